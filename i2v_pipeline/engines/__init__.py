@@ -1,0 +1,14 @@
+"""One engine family a module. `load_engine` is the only door; it imports a family when it is asked for."""
+
+from __future__ import annotations
+
+from i2v_pipeline.types import Engine, EngineSpec
+
+
+def load_engine(spec: EngineSpec) -> Engine:
+    """Makes the engine that `spec` describes, ready to generate."""
+    if spec.family == "camera":
+        from i2v_pipeline.engines.camera import CameraEngine
+
+        return CameraEngine()
+    raise AssertionError(f"presets.yaml was checked, yet no engine family is called {spec.family!r}")

@@ -1,0 +1,53 @@
+"""The errors meant for people. Each says, in both languages: what was given, what is allowed, what to do.
+
+    StudioError            the run failed, and this is the sentence that explains it     exit code 1
+    ├── InputError         what the person gave cannot be used                           exit code 2
+    │   ├── PictureError   the picture cannot be read or is refused
+    │   ├── RequestError   a size, a frame count or a setting that the engine does not take
+    │   └── PresetsError   presets.yaml is wrong; lists every mistake with its path
+    ├── VideoError         the video could not be written or read back
+    └── Cancelled          the person stopped the run                                    exit code 130
+
+Any other exception is a fault of ours: it goes to the log whole and to the person as one plain sentence.
+"""
+
+from __future__ import annotations
+
+from i2v_pipeline.types import Text
+
+
+class StudioError(Exception):
+    """An error with a sentence for the person, in English and Chinese."""
+
+    exit_code = 1
+
+    def __init__(self, en: str, zh: str) -> None:
+        super().__init__(en)
+        self.text = Text(en=en, zh=zh)
+
+
+class InputError(StudioError):
+    exit_code = 2
+
+
+class PictureError(InputError):
+    pass
+
+
+class RequestError(InputError):
+    pass
+
+
+class PresetsError(InputError):
+    pass
+
+
+class VideoError(StudioError):
+    pass
+
+
+class Cancelled(StudioError):
+    exit_code = 130
+
+    def __init__(self) -> None:
+        super().__init__("Cancelled.", "已取消。")

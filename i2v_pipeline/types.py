@@ -1,0 +1,274 @@
+"""The data that travels through the core: requests, engine descriptions, plans, progress, frames.
+
+Knows no file format, no model and no page. Everything here is frozen; change a value with `dataclasses.replace`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+CameraTag = Literal[
+    "pan_left", "pan_right", "tilt_up", "tilt_down", "zoom_in", "zoom_out", "static",
+    "dolly_in", "dolly_out", "truck_left", "truck_right", "crane_up", "crane_down",
+    "orbit_left", "orbit_right", "roll_cw", "roll_ccw", "follow", "handheld",
+]  # fmt: skip
+"""Directions are the camera's: `pan_left` turns the camera left, so the picture's content moves right."""
+
+Speed = Literal["slow_motion", "normal", "fast", "timelapse"]
+Intensity = Literal["low", "medium", "high"]
+Fit = Literal["crop", "pad", "stretch"]
+Severity = Literal["info", "warn", "error"]
+PromptSource = Literal["llm", "offline", "typed"]
+PresetName = Literal["preview", "standard", "high_motion", "creative"]
+StageName = Literal["load", "encode", "denoise", "decode", "write"]
+
+U8Frames = npt.NDArray[np.uint8]
+"""RGB pictures in order: uint8 (frames, height, width, 3)."""
+U8Image = npt.NDArray[np.uint8]
+"""One RGB picture: uint8 (height, width, 3)."""
+
+
+class Text(NamedTuple):
+    """One sentence for a person, in English and in Chinese."""
+
+    en: str
+    zh: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Something worth knowing about a picture, a prompt or a run. `code` is stable; the sentences are not."""
+
+    code: str
+    severity: Severity
+    message: Text
+    remedy: Text | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """The sizes, frame counts and frame rates that an engine can really make.
+
+    Sides are multiples of `pixel_multiple` in pixels; frames are `frame_step * n + 1` with n >= 0
+    (a step of 1 allows every count); both within their limits, ends included.
+    """
+
+    pixel_multiple: int
+    min_side: int
+    max_side: int
+    max_pixels: int
+    frame_step: int
+    min_frames: int
+    max_frames: int
+    min_fps: int
+    max_fps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Motion:
+    """The movement that was asked for. `requested` is false when nobody named a camera move."""
+
+    camera: tuple[CameraTag, ...] = ()
+    requested: bool = False
+    speed: Speed = "normal"
+    intensity: Intensity = "medium"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddedElement:
+    """Something in the refined prompt that the person did not write, and why it is there."""
+
+    element: str
+    kind: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptOrigin:
+    """How the prompt that is sent came to be: what was typed, what the refiner proposed, and who proposed it.
+
+    `refined` is what the refiner proposed (the typed text where it was not asked); the person may have edited it
+    since, so the string that the engine gets is `GenerationRequest.prompt` alone.
+    """
+
+    typed: str
+    refined: str
+    source: PromptSource
+    provider: str | None = None
+    model: str | None = None
+    added_elements: tuple[AddedElement, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationRequest:
+    """The complete recipe of one video: seed chosen, size and frames resolved. Nothing in it is a wish.
+
+    `images` are read once, when the run begins. `steps` and `guidance` are None for an engine that has none.
+    """
+
+    engine: str
+    images: tuple[Path, ...]
+    prompt: str
+    origin: PromptOrigin
+    motion: Motion
+    resolution: str
+    width: int
+    height: int
+    fit: Fit
+    frames: int
+    fps: int
+    seed: int
+    negative_prompt: str = ""
+    preset: PresetName | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    embed_source: bool = True
+
+    @property
+    def seconds(self) -> float:
+        """Duration of the video in seconds."""
+        return self.frames / self.fps
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptStyle:
+    """How prompts for an engine family are written: plain data that the refiner understands too.
+
+    `token_limit` counts usable tokens of `encoder`; None where the engine reads motion tags and no text.
+    """
+
+    name: str
+    encoder: str | None
+    token_limit: int | None
+    languages: tuple[Literal["zh", "en"], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """One of the four named settings of an engine. A field is None where the engine has no such setting."""
+
+    resolution: str
+    frames: int
+    fps: int
+    intensity: Intensity | None = None
+    steps: int | None = None
+    guidance: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capabilities:
+    """What an engine takes. The page hides and `check_request` refuses what it does not."""
+
+    negative_prompt: bool
+    steps: bool
+    guidance: bool
+    moves_subject: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSpec:
+    """Facts about one engine, from presets.yaml.
+
+    `resolutions` maps a name such as `512p` to the number of pixels it stands for (a width and a height whose
+    product is the budget); the aspect comes from the picture. `sources` names where each number was found.
+    """
+
+    id: str
+    family: str
+    title: Text
+    description: Text
+    licence: str
+    grid: Grid
+    resolutions: Mapping[str, tuple[int, int]]
+    presets: Mapping[PresetName, Preset]
+    prompt_style: PromptStyle
+    takes: Capabilities
+    sources: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """The picture as the engine sees it: `pixels` uint8 (height, width, 3) RGB at the request's size.
+
+    `source` holds the bytes as given; `fitted` says in words what was cropped, padded or stretched.
+    """
+
+    pixels: U8Image
+    source: bytes
+    source_format: str
+    source_width: int
+    source_height: int
+    fitted: Text
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagePlan:
+    """One stage of a run as predicted: resident weights and peak activations in GiB, and seconds."""
+
+    name: StageName
+    weights_gib: float
+    activations_gib: float
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run is expected to take, before it starts. `mode` is how it will be carried out and `reason` why."""
+
+    mode: str
+    reason: Text
+    peak_vram_gib: float
+    peak_ram_gib: float
+    disk_gib: float
+    stages: tuple[StagePlan, ...]
+
+    @property
+    def seconds(self) -> float:
+        return sum(stage.seconds for stage in self.stages)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a run stands. `step` of `steps` within `stage`; `seconds_left` of the whole run, None while unknown.
+
+    `preview` is one small RGB picture, uint8 (height, width, 3), or None when there is nothing new to show.
+    """
+
+    stage: StageName
+    step: int
+    steps: int
+    seconds_left: float | None = None
+    preview: U8Image | None = field(default=None, compare=False, repr=False)
+
+
+OnProgress = Callable[[Progress], None]
+"""Called between steps, from the thread that generates. May raise `Cancelled`, which ends the run."""
+
+
+class Engine(Protocol):
+    """What turns a prepared picture into frames. Families share functions, not a base class."""
+
+    def generate(self, request: GenerationRequest, picture: Prepared, on_progress: OnProgress) -> Iterator[U8Frames]:
+        """Yields the frames in order, in chunks of any length; exactly `request.frames` in all, at the request's size.
+
+        The work is done while the iterator is consumed, and `on_progress` is called from inside it.
+        """
+        ...
+
+    def findings(self) -> tuple[Finding, ...]:
+        """What the last run has to say about itself: choices the engine made, and what it did not do."""
+        ...
+
+    def facts(self) -> Mapping[str, Any]:
+        """What the last run really used, for the report's `engine` section; JSON values only."""
+        ...
+
+    def close(self) -> None:
+        """Gives back memory. The engine may be used again; it then loads again."""
+        ...

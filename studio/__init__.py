@@ -1,0 +1,1 @@
+"""What stands around the core: the page, the jobs, the command line."""
