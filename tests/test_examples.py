@@ -16,9 +16,8 @@ TECHNICAL_INFO = {"jfif", "jfif_version", "jfif_unit", "jfif_density", "progress
 
 
 def credited() -> list[str]:
-    rows = [
-        line for line in (EXAMPLES / "CREDITS.md").read_text(encoding="utf-8").splitlines() if line.startswith("| `")
-    ]
+    text = (EXAMPLES / "CREDITS.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
     for row in rows:
         cells = [cell.strip() for cell in row.strip("|").split("|")]
         assert len(cells) == 6 and all(cells), f"incomplete row: {row}"
