@@ -46,7 +46,7 @@ class VideoError(StudioError):
     pass
 
 
-class Cancelled(StudioError):
+class Cancelled(StudioError):  # noqa: N818 - the person's wish is not an error
     exit_code = 130
 
     def __init__(self) -> None:

@@ -1,0 +1,125 @@
+"""What a person chose becomes a complete `GenerationRequest`. Shared by page, command line and API; draws nothing."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from i2v_pipeline.errors import RequestError
+from i2v_pipeline.images import fit_size
+from i2v_pipeline.types import (
+    AddedElement,
+    EngineSpec,
+    Fit,
+    GenerationRequest,
+    Motion,
+    PresetName,
+    PromptOrigin,
+)
+from prompt_refiner import RefineResult, Style
+
+SEED_LIMIT = 2**32
+"""Seeds are below this: every random generator in use takes 32 bits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What was chosen on the page or the command line; None means: as the preset says (a seed: draw one)."""
+
+    preset: PresetName = "standard"
+    resolution: str | None = None
+    frames: int | None = None
+    fps: int | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    negative_prompt: str = ""
+    seed: int | None = None
+    fit: Fit = "crop"
+    embed_source: bool = True
+
+
+def size_of(spec: EngineSpec, resolution: str, source_width: int, source_height: int) -> tuple[int, int]:
+    """Width and height that `resolution` means for this picture: a name is a pixel budget, `WxH` is exact.
+
+    Raises `RequestError` for anything else. Whether an exact size is legal is `check_request`'s to say.
+    """
+    exact = re.fullmatch(r"(\d{1,5})[xX×](\d{1,5})", resolution.strip())
+    if exact:
+        return int(exact[1]), int(exact[2])
+    if resolution not in spec.resolutions:
+        names = ", ".join(spec.resolutions)
+        raise RequestError(
+            f"Resolution {resolution!r}: allowed are {names}, or a width and a height such as 1280x720. Choose one.",
+            f"分辨率 {resolution!r}：可用的有 {names}，或宽x高，例如 1280x720。请选择其一。",
+        )
+    proposed = fit_size(spec.grid, spec.resolutions[resolution], source_width, source_height)
+    return proposed.width, proposed.height
+
+
+def compose(
+    spec: EngineSpec,
+    choice: Choice,
+    *,
+    image: Path,
+    image_size: tuple[int, int],
+    prompt: str,
+    origin: PromptOrigin,
+    motion: Motion,
+) -> GenerationRequest:
+    """The recipe: the preset's numbers where nothing else was chosen, a seed drawn where none was given."""
+    preset = spec.presets[choice.preset]
+    resolution = choice.resolution or preset.resolution
+    width, height = size_of(spec, resolution, *image_size)
+    return GenerationRequest(
+        engine=spec.id,
+        images=(image,),
+        prompt=prompt,
+        origin=origin,
+        motion=motion if preset.intensity is None else replace(motion, intensity=preset.intensity),
+        resolution=resolution,
+        width=width,
+        height=height,
+        fit=choice.fit,
+        frames=preset.frames if choice.frames is None else choice.frames,
+        fps=preset.fps if choice.fps is None else choice.fps,
+        seed=secrets.randbelow(SEED_LIMIT) if choice.seed is None else choice.seed,
+        negative_prompt=choice.negative_prompt,
+        preset=choice.preset,
+        steps=preset.steps if choice.steps is None else choice.steps,
+        guidance=preset.guidance if choice.guidance is None else choice.guidance,
+        embed_source=choice.embed_source,
+    )
+
+
+def style_of(spec: EngineSpec) -> Style:
+    """The engine's prompt style in the refiner's own terms."""
+    style = spec.prompt_style
+    return Style(name=style.name, encoder=style.encoder, token_limit=style.token_limit, languages=style.languages)
+
+
+def motion_of(result: RefineResult) -> Motion:
+    """The movement that the refiner read out of the sentence."""
+    return Motion(
+        camera=tuple(result.camera_motion),
+        requested=result.camera_requested,
+        speed=result.speed,
+        intensity=result.motion_intensity,
+    )
+
+
+def origin_of(typed: str, result: RefineResult | None) -> PromptOrigin:
+    """Where the prompt came from; without a refiner's result it is the person's own words."""
+    if result is None:
+        return PromptOrigin(typed=typed, refined=typed, source="typed")
+    return PromptOrigin(
+        typed=typed,
+        refined=result.refined_prompt,
+        source=result.source,
+        provider=result.provider,
+        model=result.model,
+        added_elements=tuple(
+            AddedElement(element=added.element, kind=added.kind, why=added.why) for added in result.added_elements
+        ),
+    )
