@@ -183,9 +183,12 @@ class JobStore:
     def set_progress(self, job_id: str, progress: JobProgress) -> None:
         self._update_running(job_id, progress=_PROGRESS.dump_json(progress).decode())
 
-    def finish(self, job_id: str, state: JobState, message: Text | None = None) -> None:
-        """Ends a running job. Everything that belongs to a done job must stand in its folder before this call."""
-        self._update_running(
+    def finish(self, job_id: str, state: JobState, message: Text | None = None) -> bool:
+        """Ends a running job; False when it was over already.
+
+        Everything that belongs to a done job must stand in its folder before this call.
+        """
+        return self._update_running(
             job_id,
             state=state,
             finished=time.time(),
@@ -193,19 +196,29 @@ class JobStore:
             message=None if message is None else json.dumps(message._asdict(), ensure_ascii=False),
         )
 
+    def interrupt(self, job_id: str, message: Text) -> None:
+        """Ends a running job whose worker is gone and removes what was half-made of it; its pictures stay."""
+        if not self.finish(job_id, "interrupted", message):
+            return
+        folder = self.jobs_folder / job_id
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if not path.name.startswith("input"):
+                path.unlink(missing_ok=True)
+
     def running_jobs(self) -> dict[str, int]:
         """Process numbers of the workers by the id of the job each is running."""
         with self._transaction() as db:
             rows = db.execute("SELECT id, worker FROM jobs WHERE state = 'running'").fetchall()
             return {row["id"]: row["worker"] for row in rows}
 
-    def _update_running(self, job_id: str, **values: Any) -> None:  # noqa: ANN401 - SQLite's own value types
+    def _update_running(self, job_id: str, **values: Any) -> bool:  # noqa: ANN401 - SQLite's own value types
         columns = ", ".join(f"{name} = ?" for name in values)
         with self._transaction() as db:
-            db.execute(
+            changed = db.execute(
                 f"UPDATE jobs SET {columns}, version = version + 1 WHERE id = ? AND state = 'running'",
                 (*values.values(), job_id),
             )
+            return changed.rowcount == 1
 
     def _existing(self, job_id: str) -> Job:
         job = self.get(job_id)

@@ -1,0 +1,175 @@
+"""The JSON report of a finished run: what was asked, what was done, what came out. Reads nothing back from a model.
+
+Schema 1. The first three keys are the ones that users of the original tool know.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from importlib import metadata
+from typing import Any
+
+from i2v_pipeline.types import EngineSpec, Finding, GenerationRequest, Plan, Prepared, StageName
+
+SCHEMA = 1
+_VERSIONS_OF = ("torch", "diffusers", "transformers", "numpy", "opencv-python-headless", "pillow", "imageio-ffmpeg")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What the run took. Seconds by stage as the clock saw them; RAM is this process's, sampled between steps."""
+
+    stage_seconds: Mapping[StageName, float]
+    wall_seconds: float
+    peak_ram_gib: float
+    peak_vram_gib: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputFacts:
+    """The video as it was read back from the file."""
+
+    width: int
+    height: int
+    frames: int
+    fps: float
+    codec: str
+    frames_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Everything that the report of one run is made from."""
+
+    job_id: str
+    created: datetime
+    request: GenerationRequest
+    spec: EngineSpec
+    prepared: Prepared
+    engine_facts: Mapping[str, Any]
+    findings: tuple[Finding, ...]
+    plan: Plan
+    measured: Measured
+    output: OutputFacts
+    quality: Mapping[str, Any]
+    shown_path: str
+
+
+def build_report(run: Run, video_bytes: int) -> dict[str, Any]:
+    """The report as JSON values. `video_bytes` is the size of the finished file, this report inside it included."""
+    request = run.request
+    return {
+        "refined_prompt": request.origin.refined,
+        "parameters": parameters_of(request),
+        "output_path": run.shown_path,
+        "schema": SCHEMA,
+        "job": run.job_id,
+        "created": run.created.astimezone(timezone.utc).isoformat(timespec="seconds"),
+        "engine": {
+            "id": run.spec.id,
+            "family": run.spec.family,
+            "repo": None,
+            "revision": None,
+            "precision": None,
+            "attention": None,
+            "offload": None,
+            "scheduler": None,
+            "loras": [],
+            **run.engine_facts,
+        },
+        "prompt": prompt_of(request),
+        "image": image_of(run.prepared),
+        "plan": plan_of(run.plan),
+        "measured": {
+            "stages": {name: round(seconds, 3) for name, seconds in run.measured.stage_seconds.items()},
+            "wall_seconds": round(run.measured.wall_seconds, 3),
+            "peak_ram_gib": round(run.measured.peak_ram_gib, 3),
+            "peak_vram_gib": run.measured.peak_vram_gib,
+        },
+        "findings": [finding_of(finding) for finding in run.findings],
+        "quality": dict(run.quality),
+        "environment": environment(),
+        "output": {**asdict(run.output), "seconds": run.output.frames / run.output.fps, "bytes": video_bytes},
+    }
+
+
+def parameters_of(request: GenerationRequest) -> dict[str, Any]:
+    """The settings of the request; None stands for a setting that the engine does not have."""
+    names = ("resolution", "width", "height", "frames", "fps", "steps", "guidance", "seed", "fit", "preset")
+    return {
+        **{name: getattr(request, name) for name in names},
+        "seconds": request.seconds,
+        "negative_prompt": request.negative_prompt,
+        "embed_source": request.embed_source,
+    }
+
+
+def prompt_of(request: GenerationRequest) -> dict[str, Any]:
+    """The whole way from the typed sentence to the string that was sent."""
+    origin = request.origin
+    return {
+        "typed": origin.typed,
+        "refined": origin.refined,
+        "sent": request.prompt,
+        "negative_sent": request.negative_prompt,
+        "tokens": None,
+        "source": origin.source,
+        "provider": origin.provider,
+        "model": origin.model,
+        "added_elements": [asdict(added) for added in origin.added_elements],
+        "motion": {**asdict(request.motion), "camera": list(request.motion.camera)},
+    }
+
+
+def image_of(prepared: Prepared) -> dict[str, Any]:
+    """The picture as given and as the engine saw it, each with its hash."""
+    return {
+        "sha256": hashlib.sha256(prepared.source).hexdigest(),
+        "format": prepared.source_format,
+        "width": prepared.source_width,
+        "height": prepared.source_height,
+        "fitted": prepared.fitted.en,
+        "fitted_zh": prepared.fitted.zh,
+        "prepared_sha256": hashlib.sha256(prepared.pixels.tobytes()).hexdigest(),
+    }
+
+
+def plan_of(plan: Plan) -> dict[str, Any]:
+    """A plan in the words of the `plan` command."""
+    return {
+        "mode": plan.mode,
+        "reason": plan.reason.en,
+        "reason_zh": plan.reason.zh,
+        "peak_vram_gib": plan.peak_vram_gib,
+        "peak_ram_gib": plan.peak_ram_gib,
+        "disk_gib": plan.disk_gib,
+        "seconds": round(plan.seconds, 3),
+        "stages": [asdict(stage) for stage in plan.stages],
+    }
+
+
+def finding_of(finding: Finding) -> dict[str, Any]:
+    """A finding in both languages; `remedy` is None where nothing needs doing."""
+    return {
+        "code": finding.code,
+        "severity": finding.severity,
+        "message": finding.message.en,
+        "message_zh": finding.message.zh,
+        "remedy": finding.remedy.en if finding.remedy else None,
+        "remedy_zh": finding.remedy.zh if finding.remedy else None,
+    }
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine. A package that is not installed is None; nothing is imported to find out."""
+    versions: dict[str, Any] = {"python": platform.python_version()}
+    for name in _VERSIONS_OF:
+        try:
+            versions[name.replace("-", "_")] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name.replace("-", "_")] = None
+    return {**versions, "driver": None, "device": "cpu", "system": platform.system(), "machine": platform.machine()}
