@@ -1,0 +1,294 @@
+"""The command line: parse, resolve, construct, run, print. Does no work of its own.
+
+Results go to standard output (with --json exactly one JSON object), everything else to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from i2v_pipeline.errors import Cancelled, InputError, RequestError, StudioError
+from i2v_pipeline.presets import find_engine, load_presets
+from i2v_pipeline.types import EngineSpec, Fit, PresetName, Progress, Text
+from studio.doctor import diagnose
+from studio.recipe import SEED_LIMIT, Choice, compose, motion_of, origin_of, style_of
+
+log = logging.getLogger("studio.cli")
+
+DEFAULT_PORT = 7860
+BAR_WIDTH = 28
+OUR_FAULT = Text(
+    en="Something in the studio failed; the lines above say where. Please report it with them.",
+    zh="工作室内部出错，具体位置见上方日志。请附上日志反馈。",
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code: 0 done, 1 failed, 2 wrong input, 130 cancelled."""
+    arguments = build_parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        arguments.run(arguments)
+    except (StudioError, KeyboardInterrupt) as error:
+        told = Cancelled() if isinstance(error, KeyboardInterrupt) else error
+        return _tell(told.text, told.exit_code, as_json=getattr(arguments, "json", False))
+    except Exception:
+        log.exception("%s failed unexpectedly", arguments.command)
+        return _tell(OUR_FAULT, 1, as_json=getattr(arguments, "json", False))
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Every command with its options."""
+    parser = argparse.ArgumentParser(prog="app.py", description="One picture and one sentence become a video.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for add in (_add_serve, _add_generate, _add_refine, _add_models, _add_doctor):
+        add(commands)
+    return parser
+
+
+def _add_serve(commands: Any) -> None:  # noqa: ANN401 - argparse does not export the type of its sub-parsers
+    serve = commands.add_parser("serve", help="start the page")
+    serve.add_argument("--host", default="127.0.0.1", help="any other address than this machine's own needs --auth")
+    serve.add_argument("--port", type=int, default=DEFAULT_PORT)
+    serve.add_argument("--auth", metavar="USER:PASS")
+    serve.add_argument("--data", type=Path, default=default_data(), help="where jobs and videos are kept")
+    serve.add_argument("--workers", type=int, default=1)
+    serve.set_defaults(run=_serve)
+
+
+def _add_generate(commands: Any) -> None:  # noqa: ANN401
+    generate = commands.add_parser("generate", help="make a video from a picture and a sentence")
+    generate.add_argument("image", type=Path)
+    generate.add_argument("prompt")
+    generate.add_argument("--engine", default="auto", metavar="ID", help="see `models list`")
+    generate.add_argument("--preset", default="standard", choices=get_args(PresetName))
+    generate.add_argument("--resolution", metavar="256p|480p|512p|720p|768p|1024p|WxH")
+    generate.add_argument("--fit", default="crop", choices=get_args(Fit), help="what happens to another aspect")
+    generate.add_argument("--frames", type=int)
+    generate.add_argument("--fps", type=int)
+    generate.add_argument("--steps", type=int)
+    generate.add_argument("--guidance", type=float)
+    generate.add_argument("--negative", default="", metavar="TEXT")
+    generate.add_argument("--seed", type=int, help=f"0 to {SEED_LIMIT - 1}; drawn and reported when it is not given")
+    generate.add_argument("--refine", default="auto", choices=("auto", "llm", "offline", "off"))
+    generate.add_argument("--checkpoint", type=Path, metavar="DIR", help="a local diffusers folder")
+    generate.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    generate.add_argument("--precision", default="auto", choices=("auto", "fp32", "fp16", "bf16", "fp8"))
+    generate.add_argument("--reference", type=Path, action="append", default=[], metavar="IMAGE")
+    generate.add_argument("--out", type=Path, metavar="FILE.mp4", help="the report goes beside it, as FILE.json")
+    generate.add_argument("--no-source", action="store_true", help="leave the source picture out of the MP4")
+    generate.add_argument("--json", action="store_true", help="print the report")
+    generate.set_defaults(run=_generate)
+
+
+def _add_refine(commands: Any) -> None:  # noqa: ANN401
+    refine = commands.add_parser("refine", help="show what the prompt refiner makes of a sentence")
+    refine.add_argument("prompt")
+    refine.add_argument("--image", type=Path, help="shown to the LLM, scaled down and without metadata")
+    refine.add_argument("--engine", default="auto", metavar="ID")
+    refine.add_argument("--mode", default="auto", choices=("auto", "llm", "offline"))
+    refine.add_argument("--json", action="store_true")
+    refine.set_defaults(run=_refine)
+
+
+def _add_models(commands: Any) -> None:  # noqa: ANN401
+    models = commands.add_parser("models", help="the engines and what they take")
+    models.add_subparsers(dest="action", required=True).add_parser("list").set_defaults(run=_models_list)
+
+
+def _add_doctor(commands: Any) -> None:  # noqa: ANN401
+    doctor = commands.add_parser("doctor", help="what this machine can do, and what is missing")
+    doctor.add_argument("--json", action="store_true")
+    doctor.set_defaults(run=_doctor)
+
+
+def default_data() -> Path:
+    """The folder of jobs and videos: STUDIO_DATA, or `data` beside app.py."""
+    return Path(os.environ.get("STUDIO_DATA") or Path(__file__).resolve().parent.parent / "data")
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    from studio.server import serve  # the page's library takes seconds to import
+
+    user, colon, password = (arguments.auth or "").partition(":")
+    if arguments.auth and not (user and colon and password):
+        raise InputError(
+            "--auth needs a name and a password with a colon between them, such as --auth me:secret.",
+            "--auth 需要用户名和密码，中间用冒号隔开，例如 --auth me:secret。",
+        )
+    serve(
+        host=arguments.host,
+        port=arguments.port,
+        auth=(user, password) if arguments.auth else None,
+        data=arguments.data,
+        workers=arguments.workers,
+    )
+
+
+def _generate(arguments: argparse.Namespace) -> None:
+    from i2v_pipeline.images import open_picture
+    from i2v_pipeline.pipeline import EngineCache, Outputs, run
+    from prompt_refiner import load_settings, refine
+
+    # 1. What will be made
+    spec = find_engine(arguments.engine)
+    _refuse_what_the_engine_lacks(spec, arguments)
+    picture = open_picture(arguments.image)
+    mode = "offline" if arguments.refine == "off" else arguments.refine
+    result = refine(arguments.prompt, style=style_of(spec), settings=load_settings(), mode=mode)
+    is_refined = arguments.refine != "off"
+    request = compose(
+        spec,
+        Choice(
+            preset=arguments.preset,
+            resolution=arguments.resolution,
+            frames=arguments.frames,
+            fps=arguments.fps,
+            steps=arguments.steps,
+            guidance=arguments.guidance,
+            negative_prompt=arguments.negative,
+            seed=arguments.seed,
+            fit=arguments.fit,
+            embed_source=not arguments.no_source,
+        ),
+        image=arguments.image,
+        image_size=(picture.width, picture.height),
+        prompt=result.refined_prompt if is_refined else arguments.prompt,
+        origin=origin_of(arguments.prompt, result if is_refined else None),
+        motion=motion_of(result),
+    )
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    video = arguments.out or Path("outputs") / f"{stamp}-{spec.id}-{request.seed}.mp4"
+    for notice in result.notices if is_refined else ():
+        _say(Text(notice.en, notice.zh))
+    _say(Text(f"Prompt sent: {request.prompt}", f"实际发送的提示词：{request.prompt}"))
+
+    # 2. Make it
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    video.parent.mkdir(parents=True, exist_ok=True)
+    outputs = Outputs(video=video, report=video.with_suffix(".json"), shown_path=str(video))
+    engines = EngineCache()
+    bar = ProgressBar()
+    try:
+        report = run(request, engines, outputs, bar, job_id=f"{stamp}-{request.seed}")
+    finally:
+        bar.close()
+        engines.close()
+
+    # 3. Say what was made
+    for finding in report["findings"]:
+        _say(Text(finding["message"], finding["message_zh"]))
+    if arguments.json:
+        _print_json(report)
+    else:
+        print(video)
+
+
+def _refuse_what_the_engine_lacks(spec: EngineSpec, arguments: argparse.Namespace) -> None:
+    """The built-in engine loads no checkpoint, runs on the CPU in one precision and takes one picture."""
+    given = {
+        "--checkpoint": arguments.checkpoint is not None,
+        "--reference": bool(arguments.reference),
+        "--device cuda": arguments.device == "cuda",
+        "--precision": arguments.precision != "auto",
+    }
+    refused = [option for option, is_given in given.items() if is_given]
+    if refused:
+        options = ", ".join(refused)
+        raise RequestError(
+            f"The engine {spec.id} has nothing that {options} could set. Leave it out, or choose another engine.",
+            f"引擎 {spec.id} 不支持 {options}。请去掉该选项，或换一个引擎。",
+        )
+
+
+def _refine(arguments: argparse.Namespace) -> None:
+    from i2v_pipeline.images import open_picture
+    from prompt_refiner import load_settings, refine
+
+    spec = find_engine(arguments.engine)
+    picture = open_picture(arguments.image).source if arguments.image else None
+    result = refine(
+        arguments.prompt, style=style_of(spec), settings=load_settings(), mode=arguments.mode, picture=picture
+    )
+    if arguments.json:
+        _print_json(result.to_dict())
+        return
+    print(result.refined_prompt)
+    _say(Text(f"Camera: {', '.join(result.camera_motion) or 'not asked for'}; speed: {result.speed}",
+              f"镜头：{'、'.join(result.camera_motion) or '未要求'}；速度：{result.speed}"))  # fmt: skip
+    _say(Text(f"By: {result.source}", f"来源：{result.source}"))
+    for notice in result.notices:
+        _say(Text(notice.en, notice.zh))
+
+
+def _models_list(_: argparse.Namespace) -> None:
+    for spec in load_presets().values():
+        preset = spec.presets["standard"]
+        print(f"{spec.id}\t{_pick(spec.title)}\t{preset.resolution}, {preset.frames} frames, {preset.fps} fps")
+        print(f"\t{_pick(spec.description)}")
+        print(f"\t{spec.licence}")
+
+
+def _doctor(arguments: argparse.Namespace) -> None:
+    diagnosis = diagnose()
+    if arguments.json:
+        _print_json(diagnosis)
+        return
+    for part in diagnosis["ready"]:
+        print(f"ready    {part['name']}: {part['detail']}")
+    for part in diagnosis["missing"]:
+        print(f"missing  {part['name']}: {part['detail']}")
+    device, refiner = diagnosis["device"], diagnosis["refiner"]
+    print(f"device   {device['name']}, {device['cores']} cores, {device['ram_gib']} GiB RAM")
+    print(f"refiner  {refiner['provider'] or 'offline rules'} {refiner['model'] or ''}".rstrip())
+
+
+class ProgressBar:
+    """One line on a terminal, nothing elsewhere. Call it with each `Progress`."""
+
+    def __init__(self) -> None:
+        self._is_shown = sys.stderr.isatty()
+
+    def __call__(self, progress: Progress) -> None:
+        if not self._is_shown:
+            return
+        done = round(BAR_WIDTH * progress.step / max(progress.steps, 1))
+        left = "" if progress.seconds_left is None else f"  {progress.seconds_left:.0f} s left"
+        bar = "█" * done + "░" * (BAR_WIDTH - done)
+        sys.stderr.write(f"\r\x1b[K{progress.stage:8}{bar} {progress.step}/{progress.steps}{left}")
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        if self._is_shown:
+            sys.stderr.write("\r\x1b[K")
+
+
+def _tell(text: Text, exit_code: int, *, as_json: bool) -> int:
+    _say(text)
+    if as_json:
+        _print_json({"error": {"message": text.en, "message_zh": text.zh, "exit_code": exit_code}})
+    return exit_code
+
+
+def _say(text: Text) -> None:
+    print(_pick(text), file=sys.stderr)
+
+
+def _pick(text: Text) -> str:
+    """The sentence in the language of the terminal."""
+    language = os.environ.get("LC_ALL") or os.environ.get("LC_MESSAGES") or os.environ.get("LANG") or ""
+    return text.zh if language.lower().startswith("zh") else text.en
+
+
+def _print_json(value: Any) -> None:  # noqa: ANN401 - any JSON value
+    print(json.dumps(value, ensure_ascii=False, indent=2))

@@ -1,0 +1,73 @@
+"""What this machine can do and what is missing, without loading an engine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from i2v_pipeline.presets import load_presets
+from prompt_refiner import load_settings
+
+GIB = 2**30
+MIN_PYTHON = (3, 10)
+
+
+def diagnose() -> dict[str, Any]:
+    """`ready` and `missing` are lists of {name, detail}; `device` and `refiner` say what would be used."""
+    checks = [_python(), _ffmpeg(), *_engines(), _disk()]
+    return {
+        "ready": [{"name": name, "detail": detail} for name, is_ready, detail in checks if is_ready],
+        "missing": [{"name": name, "detail": detail} for name, is_ready, detail in checks if not is_ready],
+        "device": _device(),
+        "refiner": load_settings().describe(),
+    }
+
+
+def _python() -> tuple[str, bool, str]:
+    wanted = ".".join(str(part) for part in MIN_PYTHON)
+    return "python", sys.version_info >= MIN_PYTHON, f"{platform.python_version()} (needs {wanted} or newer)"
+
+
+def _ffmpeg() -> tuple[str, bool, str]:
+    import imageio_ffmpeg
+
+    try:
+        program = imageio_ffmpeg.get_ffmpeg_exe()
+        encoders = subprocess.run(
+            [program, "-hide_banner", "-encoders"], capture_output=True, text=True, check=True, timeout=30
+        ).stdout
+    except (RuntimeError, OSError, subprocess.SubprocessError):
+        return "ffmpeg", False, "does not run; install the requirements again: ./start_app.sh"
+    if "libx264" not in encoders:
+        return (
+            "ffmpeg",
+            False,
+            "has no libx264; unset IMAGEIO_FFMPEG_EXE to use the one that is installed with the studio",
+        )
+    return "ffmpeg", True, f"{imageio_ffmpeg.get_ffmpeg_version()} with libx264"
+
+
+def _engines() -> list[tuple[str, bool, str]]:
+    return [(f"engine {spec.id}", True, spec.title.en) for spec in load_presets().values()]
+
+
+def _disk() -> tuple[str, bool, str]:
+    free_gib = shutil.disk_usage(Path(__file__).parent).free / GIB
+    return "disk", free_gib >= 1, f"{free_gib:.1f} GiB free (a video takes a few MB)"
+
+
+def _device() -> dict[str, Any]:
+    return {
+        "name": "cpu",
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "ram_gib": round(psutil.virtual_memory().total / GIB, 1),
+        "vram_gib": None,
+    }
