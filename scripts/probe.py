@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import errno
 import hashlib
+import http.client
 import os
 import platform
 import socket
@@ -20,6 +21,8 @@ from pathlib import Path
 
 EXIT_NO = 1
 EXIT_PROCESS_ENDED = 3
+COMMAND_WORDS = 3
+"""How much of a foreign command line is shown: enough to know it, and no password that stands further on."""
 
 
 def stamp(files: list[Path]) -> str:
@@ -30,15 +33,15 @@ def stamp(files: list[Path]) -> str:
 
 def port_obstacle(host: str, port: int) -> str | None:
     """Why a server cannot listen there: `taken`, or the system's own words; None when it can."""
-    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        # As servers do, so that the rests of closed connections do not count.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            # As servers do, so that the rests of closed connections do not count.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
             probe.listen(1)
-        except OSError as error:
-            return "taken" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
+    except OSError as error:
+        return "taken" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
     return None
 
 
@@ -48,18 +51,15 @@ def port_holder(port: int) -> str | None:
         import psutil
     except ImportError:
         return None
-    try:
-        listening = [
-            connection.pid
-            for connection in psutil.net_connections(kind="tcp")
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid
-        ]
-        if not listening:
-            return None
-        process = psutil.Process(listening[0])
-        return f"{process.pid} {' '.join(process.cmdline()) or process.name()}"
-    except psutil.Error:
-        return None
+    # Process by process: macOS shows the whole table to root alone.
+    for process in psutil.process_iter():
+        try:
+            connections = process.net_connections(kind="tcp")
+            if any(c.status == psutil.CONN_LISTEN and c.laddr and c.laddr.port == port for c in connections):
+                return f"{process.pid} {' '.join(process.cmdline()[:COMMAND_WORDS]) or process.name()}"
+        except psutil.Error:
+            continue
+    return None
 
 
 def page_answers(url: str, timeout_s: float) -> bool:
@@ -69,7 +69,7 @@ def page_answers(url: str, timeout_s: float) -> bool:
         opener.open(url, timeout=timeout_s).close()
     except urllib.error.HTTPError:
         return True
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return False
     return True
 

@@ -185,10 +185,12 @@ def test_a_taken_port_is_told_with_its_holder_and_another_is_named(tree: Tree, t
     assert f"./start_app.sh --port {taken_port + 1}" in ended.output
 
 
-def test_an_address_that_is_not_this_machines_is_told(tree: Tree) -> None:
-    ended = tree.run("--host", "192.0.2.1", "--port", free_port())
+@pytest.mark.parametrize("host", ["192.0.2.1", "nowhere.invalid"])
+def test_an_address_that_is_not_this_machines_is_told(tree: Tree, host: str) -> None:
+    ended = tree.run("--host", host, "--port", free_port())
     assert ended.code == 1
-    assert "Cannot listen on 192.0.2.1" in ended.output
+    assert f"Cannot listen on {host}" in ended.output
+    assert "Traceback" not in ended.output
 
 
 def test_a_start_that_fails_shows_why_and_leaves_nothing_running(tree: Tree) -> None:
