@@ -38,8 +38,8 @@ def test_a_picture_is_like_itself_and_less_like_what_was_done_to_it(picture):
 
 def test_colour_difference_is_distance_in_lab():
     white, grey = np.full((4, 4, 3), 255, np.uint8), np.full((4, 4, 3), 119, np.uint8)
-    # L* of sRGB 119 is 50.03 by the CIE formula; a* and b* of both are zero.
-    assert delta_e(white, grey) == pytest.approx(49.97, abs=0.1)
+    # L* of sRGB 119 is 50.03 by the CIE formula, a* and b* are zero; OpenCV interpolates in a table.
+    assert delta_e(white, grey) == pytest.approx(49.97, abs=0.3)
 
 
 def test_frames_that_do_not_move_make_a_static_video(picture):
