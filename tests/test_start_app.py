@@ -245,12 +245,16 @@ def test_ctrl_c_in_the_foreground_stops_cleanly_with_the_last_words_in_terminal_
         # A terminal sends Ctrl+C to the whole process group.
         start_new_session=True,
     )
-    deadline = time.monotonic() + 60
-    while not answers(port) and studio.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert tree.run("--status").code == 0
-    os.killpg(studio.pid, signal.SIGINT)
-    output, _ = studio.communicate(timeout=60)
+    try:
+        deadline = time.monotonic() + 60
+        while not answers(port) and studio.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert tree.run("--status").code == 0
+        os.killpg(studio.pid, signal.SIGINT)
+        output, _ = studio.communicate(timeout=60)
+    finally:
+        studio.kill()
+        studio.wait()
     assert studio.returncode == 130, output
     log = max((tree.folder / "logs").iterdir(), key=lambda path: path.stat().st_mtime_ns).read_text(encoding="utf-8")
     for text in (output, log):
