@@ -74,12 +74,9 @@ check() { # check NAME COMMAND...
 }
 
 check_types() {
-  if ! "$python" -m pyright --version >/dev/null; then
-    error "pyright could not be set up. On first use it is fetched from the npm registry, with the system's Node.js, or
-        with one that it downloads where there is none. Install Node.js (apt-get install nodejs npm) and try again." \
-      "pyright 无法就绪。首次使用时，它会通过系统的 Node.js 从 npm 下载；没有 Node.js 时会自行下载一份。
-        请安装 Node.js（apt-get install nodejs npm）后重试。"
-    return 1
+  # pyright runs on Node.js; where the system has none, the one that playwright brings will do.
+  if ! command -v node >/dev/null; then
+    PATH=$PATH:$("$python" -c 'import pathlib, playwright; print(pathlib.Path(playwright.__file__).parent / "driver")')
   fi
   "$python" -m pyright --pythonpath "$python"
 }
