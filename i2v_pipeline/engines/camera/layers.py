@@ -1,0 +1,114 @@
+"""A picture becomes a stage: its layers, at a resolution fit for sub-pixel movement, and a depth for each.
+
+Knows no camera.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from i2v_pipeline.engines.camera.cutout import cut_out
+from i2v_pipeline.engines.camera.depth import ground_depth, subject_depth
+from i2v_pipeline.engines.camera.sampling import F32, U8
+from i2v_pipeline.engines.camera.subject import Subject
+from i2v_pipeline.types import U8Image
+
+DepthKind = Literal["flat", "ground", "ground and subject"]
+
+SUPERSAMPLING = 2
+"""Layers are kept at twice the picture's resolution (Lanczos), sample 2i on pixel i. A moving sub-pixel position then
+costs the same little sharpness at every phase: 0.88 of it at worst, where sampling the picture itself leaves 0.51
+(linear) to 0.76 (cubic)."""
+DEPTH_CELL_PX = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sprite:
+    """The subject: premultiplied `rgba` uint8 at `SUPERSAMPLING`, its upper left pixel `offset_px` in the picture."""
+
+    rgba: U8
+    offset_px: tuple[int, int]
+    depth: F32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Everything that the camera can see. Depth is inverse depth in 0 to 1 over the whole picture, coarse.
+
+    `pivot` is the inverse depth around which the camera can turn, `focus_px` the point it is interested in.
+    """
+
+    backdrop: U8Image
+    depth: F32
+    subject: Sprite | None
+    pivot: float
+    focus_px: tuple[float, float]
+    depth_kind: DepthKind
+
+
+def build_flat_stage(pixels: U8Image, subject: Subject) -> Stage:
+    """One layer without depth: enough for a camera that turns and zooms but does not change its place."""
+    return Stage(
+        backdrop=_supersampled(pixels),
+        depth=np.zeros((1, 1), np.float32),
+        subject=None,
+        pivot=0.0,
+        focus_px=_focus(pixels, subject),
+        depth_kind="flat",
+    )
+
+
+def build_stage(pixels: U8Image, subject: Subject) -> Stage:
+    """Layers and depth. Without a clear subject there is one layer, and the ground alone gives the depth."""
+    height, width = pixels.shape[:2]
+    grid = (max(-(-width // DEPTH_CELL_PX), 2), max(-(-height // DEPTH_CELL_PX), 2))
+    if not subject.found:
+        ground = ground_depth(pixels, grid, slope=1.0)
+        return Stage(
+            backdrop=_supersampled(pixels),
+            depth=ground,
+            subject=None,
+            pivot=float(np.median(ground)),
+            focus_px=_focus(pixels, subject),
+            depth_kind="ground",
+        )
+    depth = subject_depth(pixels, subject, grid)
+    cutout = cut_out(pixels, subject.mask)
+    return Stage(
+        backdrop=_supersampled(cutout.plate),
+        depth=depth.back,
+        subject=Sprite(rgba=_supersampled(cutout.rgba), offset_px=cutout.offset_px, depth=depth.front),
+        pivot=depth.pivot,
+        focus_px=_focus(pixels, subject),
+        depth_kind="ground and subject",
+    )
+
+
+def _supersampled(pixels: U8) -> U8:
+    """(height, width, n) to twice the size; sample 2i is pixel i unchanged, which `cv2.resize` would not give."""
+    height, width = pixels.shape[:2]
+    return cv2.warpAffine(
+        pixels,
+        np.array([[1 / SUPERSAMPLING, 0, 0], [0, 1 / SUPERSAMPLING, 0]]),
+        (width * SUPERSAMPLING, height * SUPERSAMPLING),
+        flags=cv2.INTER_LANCZOS4 | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REFLECT_101,
+    ).astype(np.uint8, copy=False)
+
+
+def _focus(pixels: U8Image, subject: Subject) -> tuple[float, float]:
+    """What a viewer looks at: the upper part of a subject that leaves the picture below (a face), else its middle."""
+    height, width = pixels.shape[:2]
+    if not subject.found:
+        return (width - 1) / 2, (height - 1) / 2
+    inside = subject.mask > 0.5
+    rows = np.flatnonzero(inside.any(axis=1))
+    looked_at, aimed_at = (0.4, 0.25) if inside[-1].any() else (1.0, 0.5)
+    top, extent = int(rows[0]), int(rows[-1] - rows[0] + 1)
+    columns = np.nonzero(inside[top : top + max(round(extent * looked_at), 1)])[1]
+    side = inside.shape[0]
+    return float(columns.mean() / side * width), float((top + extent * aimed_at) / side * height)

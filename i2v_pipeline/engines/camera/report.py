@@ -1,0 +1,132 @@
+"""What a run of the camera engine says about itself: findings for people and facts for the report.
+
+Decides nothing; reads what was planned.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+
+from i2v_pipeline.engines.camera.layers import Stage
+from i2v_pipeline.engines.camera.path import Axis, Moves
+from i2v_pipeline.engines.camera.shot import Shot
+from i2v_pipeline.engines.camera.subject import NETWORK_SHA256, Subject
+from i2v_pipeline.types import Finding, Motion, Text
+
+NOTICEABLE_CROP = 0.995
+
+
+def find_remarks(moves: Moves, subject: Subject | None, shot: Shot | None, *, own_choice: bool) -> tuple[Finding, ...]:
+    """Choices that the engine made and things that it did not do. Subject and shot are None for a still camera."""
+    remarks = [
+        Finding(
+            code="camera_moves_only",
+            severity="info",
+            message=Text(
+                en="Only the camera moves; nothing in the picture itself does. This engine reads the camera move, "
+                "its speed and its strength, and nothing else of the sentence.",
+                zh="只有镜头在动，画面中的主体不会动。此引擎只读取镜头运动、速度和强度，不使用提示词的其余内容。",
+            ),
+        )
+    ]
+    if own_choice:
+        remarks.append(
+            Finding(
+                code="camera_move_chosen",
+                severity="info",
+                message=Text(
+                    en="No camera move was named; the engine chose a gentle push-in.",
+                    zh="提示词没有指定镜头运动，引擎选择了缓慢推近。",
+                ),
+                remedy=Text(
+                    en="Name one, such as “pan left” or “static”.", zh="可写明镜头运动，例如“镜头左摇”或“固定镜头”。"
+                ),
+            )
+        )
+    if moves.in_sequence:
+        order = ", ".join(" + ".join(phase) for phase in moves.phases)
+        remarks.append(
+            Finding(
+                code="camera_moves_in_sequence",
+                severity="info",
+                message=Text(
+                    en=f"Some camera moves contradict each other, so they follow one another in equal parts: {order}.",
+                    zh=f"部分镜头运动互相矛盾，因此按顺序平分时长依次执行：{order}。",
+                ),
+            )
+        )
+    if subject and not subject.found:
+        remarks.append(
+            Finding(
+                code="no_subject",
+                severity="info",
+                message=Text(
+                    en="No clear subject was found; depth is guessed from the ground alone.",
+                    zh="未找到明确的主体，仅按地面推测景深。",
+                ),
+            )
+        )
+    if shot and shot.widest_share < NOTICEABLE_CROP:
+        percent = math.floor(shot.widest_share * 100)
+        remarks.append(
+            Finding(
+                code="camera_crop_in",
+                severity="info",
+                message=Text(
+                    en=f"To have room to move, the camera shows at most {percent} % of the picture's width and height "
+                    "at a time.",
+                    zh=f"为了给镜头运动留出余地，画面任一时刻最多显示原图宽和高的 {percent}%。",
+                ),
+            )
+        )
+    return tuple(remarks)
+
+
+def describe_run(
+    motion: Motion, moves: Moves, subject: Subject | None, stage: Stage | None, shot: Shot | None, *, own_choice: bool
+) -> Mapping[str, Any]:
+    """JSON values: what was carried out, how far, and with what. Without subject, stage and shot: a still camera."""
+    return {
+        "camera": [list(phase) for phase in moves.phases],
+        "camera_chosen_by": "engine" if own_choice else "request",
+        "speed": motion.speed,
+        "intensity": motion.intensity,
+        "path": _path_amounts(moves, shot),
+        "crop_in": round(shot.crop_in, 4) if shot else 1.0,
+        "widest_share": round(shot.widest_share, 4) if shot else 1.0,
+        "subject": None
+        if subject is None
+        else {
+            "found": subject.found,
+            "area_share": round(subject.area_share, 4),
+            "confidence": round(subject.confidence, 4),
+        },
+        "depth": stage.depth_kind if stage else "flat",
+        "network_sha256": NETWORK_SHA256,
+        "opencv": cv2.__version__,
+    }
+
+
+def _path_amounts(moves: Moves, shot: Shot | None) -> Mapping[str, float]:
+    """How far each axis goes in all. Pixels are the video's; truck, crane, orbit and dolly at the nearest depth."""
+    if shot is None:
+        return {}
+    wide, high = shot.lens.width * shot.crop_in, shot.lens.height * shot.crop_in
+    pixels: Mapping[Axis, float] = {"pan": wide, "tilt": high, "truck": wide, "crane": high, "orbit": wide}
+    amounts: dict[str, float] = {}
+    for axis, curve in moves.axes.items():
+        span = float(np.ptp(curve))
+        if axis in pixels:
+            amounts[f"{axis}_px"] = round(span * pixels[axis], 2)
+        elif axis == "roll":
+            amounts["roll_deg"] = round(math.degrees(span), 3)
+        else:
+            amounts[f"{axis}_factor"] = round(math.exp(span), 4)
+    if moves.hand.any():
+        amounts["handheld_px"] = round(float(np.ptp(moves.hand[:, 0])) * wide, 2)
+    return amounts
