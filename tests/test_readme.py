@@ -15,7 +15,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = "\n".join(re.findall(r"^```[a-z]*\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL))
 COMMANDS = re.findall(r"^python app\.py (.+)$", BLOCKS, flags=re.MULTILINE)
 LINKS = sorted(set(re.findall(r"\]\(([^)#:]+)\)", README)))
-VARIABLES = sorted(set(re.findall(r"\b([A-Z][A-Z0-9_]+)=", BLOCKS)))
+ENV_EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")
+VARIABLES = sorted(set(re.findall(r"\b([A-Z][A-Z0-9_]+)=", README + ENV_EXAMPLE)))
 
 
 def test_the_readme_shows_each_command_of_the_command_line() -> None:
@@ -35,7 +36,7 @@ def test_what_the_readme_links_is_there(link: str) -> None:
 
 
 @pytest.mark.parametrize("variable", VARIABLES)
-def test_a_variable_of_the_readme_is_read_by_the_program(variable: str) -> None:
+def test_a_variable_that_people_are_told_of_is_read_by_the_program(variable: str) -> None:
     folders = (ROOT / "studio", ROOT / "prompt_refiner", ROOT / "scripts")
     sources = [ROOT / "start_app.sh", *(path for folder in folders for path in folder.rglob("*.*"))]
     program = (path for path in sources if path.suffix in {".py", ".yaml", ".sh"})
