@@ -122,7 +122,15 @@ def _to_srgb(image: Image.Image, profile: bytes | None, notes: list[Finding]) ->
             image = image.convert("RGB")
         try:
             given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            converted = ImageCms.profileToProfile(image, given, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            # The choice of print programs; profiles of screens give the same with any intent.
+            converted = ImageCms.profileToProfile(
+                image,
+                given,
+                ImageCms.createProfile("sRGB"),
+                ImageCms.Intent.RELATIVE_COLORIMETRIC,
+                "RGB",
+                flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+            )
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
             notes.append(_BAD_PROFILE)
         else:

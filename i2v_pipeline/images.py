@@ -23,7 +23,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from i2v_pipeline.colours import DECODE_ERRORS, to_srgb_pixels
 from i2v_pipeline.errors import PictureError
-from i2v_pipeline.picture_formats import format_of
+from i2v_pipeline.picture_formats import declared_size, format_of
 from i2v_pipeline.types import Finding, Fit, Grid, Prepared, Text, U8Image
 
 MAX_BYTES = 32 * 2**20
@@ -90,6 +90,8 @@ def open_picture(source: Path | bytes) -> Picture:
     if len(data) > MAX_BYTES:
         raise _too_many_bytes()
     name = format_of(data)
+    if (declared := declared_size(name, data)) is not None:
+        _check_size(*declared)
     with _decoding, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -163,14 +165,7 @@ def prepare(picture: Picture, width: int, height: int, fit: Fit) -> Prepared:
     """Crops around the centre, pads or stretches to exactly this size, and says which in `fitted`."""
     image = Image.fromarray(picture.pixels)
     if fit == "crop":
-        crop, _, _ = _losses(width, height, picture.width, picture.height)
-        box = (
-            picture.width * crop.left / 100,
-            picture.height * crop.top / 100,
-            picture.width * (1 - crop.right / 100),
-            picture.height * (1 - crop.bottom / 100),
-        )
-        fitted = image.resize((width, height), Image.Resampling.LANCZOS, box=box)
+        fitted = _covering(image, width, height)
     elif fit == "pad":
         fitted = _padded(image, width, height)
     else:
@@ -249,22 +244,25 @@ def _losses(width: int, height: int, source_width: int, source_height: int) -> t
 
 
 def _inner_size(width: int, height: int, source_width: int, source_height: int) -> tuple[int, int]:
-    """The largest even-margined size with the picture's aspect inside the given one, to the nearest pixel."""
+    """The picture's size inside the given one with nothing cut; opposite margins are equal, to the nearest pixel."""
     scale = min(width / source_width, height / source_height)
     margin_x, margin_y = (width - source_width * scale) / 2, (height - source_height * scale) / 2
     return max(width - 2 * round(margin_x), 1), max(height - 2 * round(margin_y), 1)
 
 
+def _covering(image: Image.Image, width: int, height: int) -> Image.Image:
+    """The middle of the picture at this size, cut and scaled in one step, so that the cut need not hit whole pixels."""
+    crop, _, _ = _losses(width, height, *image.size)
+    left, top = image.width * crop.left / 100, image.height * crop.top / 100
+    return image.resize(
+        (width, height), Image.Resampling.LANCZOS, box=(left, top, image.width - left, image.height - top)
+    )
+
+
 def _padded(image: Image.Image, width: int, height: int) -> Image.Image:
     """The whole picture in the middle of its own blurred enlargement."""
     inner = _inner_size(width, height, *image.size)
-    scale = max(width / image.width, height / image.height)
-    cover_width, cover_height = width / scale, height / scale
-    left, top = (image.width - cover_width) / 2, (image.height - cover_height) / 2
-    cover = image.resize(
-        (width, height), Image.Resampling.LANCZOS, box=(left, top, left + cover_width, top + cover_height)
-    )
-    fitted = cover.filter(ImageFilter.GaussianBlur(max(width, height) / 24))
+    fitted = _covering(image, width, height).filter(ImageFilter.GaussianBlur(max(width, height) / 24))
     fitted.paste(image.resize(inner, Image.Resampling.LANCZOS), ((width - inner[0]) // 2, (height - inner[1]) // 2))
     return fitted
 
@@ -277,24 +275,24 @@ def _around(sides: range, wished: float) -> set[int]:
 
 def _describe_change(fit: Fit, crop: Sides, pad: Sides, stretch_percent: float) -> Text:
     if fit == "crop" and crop.left:
-        en, zh = "{} of its width is cut off at the left and as much at the right", "左右各裁去 {}"
+        en, zh = "{} of its width is cut off at the left and as much at the right", "左右各裁去{}"
         share = crop.left
     elif fit == "crop" and crop.top:
-        en, zh = "{} of its height is cut off at the top and as much at the bottom", "上下各裁去 {}"
+        en, zh = "{} of its height is cut off at the top and as much at the bottom", "上下各裁去{}"
         share = crop.top
     elif fit == "pad" and pad.left:
-        en, zh = "a blurred border of {} of the width is added at the left and at the right", "左右各加 {} 的模糊边缘"
+        en, zh = "a blurred border of {} of the width is added at the left and at the right", "左右各加{}的模糊边缘"
         share = pad.left
     elif fit == "pad" and pad.top:
-        en, zh = "a blurred border of {} of the height is added at the top and at the bottom", "上下各加 {} 的模糊边缘"
+        en, zh = "a blurred border of {} of the height is added at the top and at the bottom", "上下各加{}的模糊边缘"
         share = pad.top
     elif fit == "stretch" and stretch_percent > 0:
-        en, zh, share = "everything looks {} wider than it is", "所有内容看起来宽了 {}", stretch_percent
+        en, zh, share = "everything looks {} wider than it is", "所有内容看起来宽了{}", stretch_percent
     elif fit == "stretch" and stretch_percent < 0:
-        en, zh, share = "everything looks {} taller than it is", "所有内容看起来高了 {}", -stretch_percent
+        en, zh, share = "everything looks {} taller than it is", "所有内容看起来高了{}", -stretch_percent
     else:
         return Text("nothing is cut, added or stretched", "没有裁切、填充或拉伸")
-    percent = Text(f"{share:.1f} %", f"{share:.1f} %") if share >= 0.05 else Text("under 0.1 %", "不到 0.1 %")
+    percent = Text(f"{share:.1f} %", f" {share:.1f} %") if share >= 0.05 else Text("under 0.1 %", "不到 0.1 %")
     return Text(en.format(percent.en), zh.format(percent.zh))
 
 

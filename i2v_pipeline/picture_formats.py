@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+import struct
 from typing import NamedTuple
 
 from i2v_pipeline.errors import PictureError
@@ -40,7 +43,7 @@ _WEB_PAGE = _Kind(
 _SOUND = _Kind(Text("a sound file", "音频文件"), _ANOTHER)
 _ARCHIVE = _Kind(Text("an archive or an office document", "压缩包或办公文档"), _ANOTHER)
 _TEXT = _Kind(Text("a text", "文本文件"), _ANOTHER)
-_UNKNOWN = _Kind(Text("not a picture that is known here", "无法识别的文件"), _EXPORT)
+_UNKNOWN = _Kind(Text("not a picture that is known here", "无法识别的格式"), _EXPORT)
 
 _REFUSED = (
     (b"II*\0", _TIFF), (b"MM\0*", _TIFF), (b"II+\0", _TIFF), (b"MM\0+", _TIFF),
@@ -56,6 +59,8 @@ _REFUSED = (
     (b"OggS", _SOUND), (b"ID3", _SOUND), (b"fLaC", _SOUND),
     (b"PK\x03\x04", _ARCHIVE), (b"\x1f\x8b", _ARCHIVE), (b"Rar!", _ARCHIVE), (b"7z\xbc\xaf", _ARCHIVE),
 )  # fmt: skip
+_CONTROL = re.compile(rb"[\0-\x08\x0e-\x1a\x1c-\x1f]")
+"""Bytes that no text holds: control characters but white space and escape."""
 _RIFF = {b"AVI ": _VIDEO, b"WAVE": _SOUND}
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 
@@ -83,6 +88,34 @@ def format_of(data: bytes) -> str:
     )
 
 
+def declared_size(name: str, data: bytes) -> tuple[int, int] | None:
+    """Width and height that the header states, for the formats whose readers allocate or give up before saying it.
+
+    None where it states none, and for the formats whose readers say it themselves.
+    """
+    if name == "WEBP" and len(data) >= 30:
+        return _webp_size(data)
+    if name == "AVIF":
+        # ISO/IEC 23008-12, 6.5.3: one `ispe` for each stored picture; the shown one is the largest.
+        header = data.partition(b"mdat")[0]
+        sizes = [struct.unpack(">II", stated[1]) for stated in re.finditer(b"ispe\0{4}(.{8})", header, re.DOTALL)]
+        return max(sizes, key=math.prod, default=None)
+    return None
+
+
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    """RFC 9649: 2.7 (extended), 3.4 (lossless); RFC 6386, 9.1 (lossy)."""
+    chunk = data[12:16]
+    if chunk == b"VP8X":
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if chunk == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if chunk == b"VP8 ":
+        return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
+    return None
+
+
 def _kind_of(data: bytes) -> _Kind:
     for start, kind in _REFUSED:
         if data.startswith(start):
@@ -96,7 +129,7 @@ def _kind_of(data: bytes) -> _Kind:
 
 def _text_kind(data: bytes) -> _Kind:
     head = data[:4096]
-    if b"\0" in head:
+    if _CONTROL.search(head):
         return _UNKNOWN
     try:
         # The cut may go through the middle of a character.
