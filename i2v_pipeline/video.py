@@ -70,7 +70,7 @@ def write_video(
             f"{width} × {height}: a video that every browser plays has even sides. Choose an even width and height.",
             f"{width} × {height}：浏览器能播放的视频，宽和高必须是偶数。请选择偶数的宽和高。",
         )
-    digest, frames, chunk = hashlib.sha256(), 0, None
+    digest, frames, last = hashlib.sha256(), 0, None
     try:
         with run_ffmpeg(_encoder_options(path, width, height, fps, crf), is_fed=True) as process:
             for chunk in chunks:
@@ -80,7 +80,8 @@ def write_video(
                 digest.update(pixels)
                 process.feed(pixels)
                 frames += len(chunk)
-            if chunk is None or not frames:
+                last = chunk[-1] if len(chunk) else last
+            if last is None:
                 raise VideoError(
                     "The engine made no frame, so there is no video. Please report this.",
                     "引擎没有生成任何一帧，因此没有视频。请反馈此问题。",
@@ -88,7 +89,7 @@ def write_video(
     except BaseException:
         path.unlink(missing_ok=True)
         raise
-    return WrittenVideo(frames=frames, frames_sha256=digest.hexdigest(), last_frame=chunk[-1].copy())
+    return WrittenVideo(frames=frames, frames_sha256=digest.hexdigest(), last_frame=last.copy())
 
 
 def finish_video(
