@@ -35,7 +35,7 @@ _MAX_ANSWER_CHARACTERS = 65536
 _MAX_STARTS = 50
 _MAX_LIST = 24
 
-_THOUGHT = re.compile(r".*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
+_THOUGHT_END = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 _UNFINISHED_THOUGHT = re.compile(r"<think(?:ing)?>.*", re.DOTALL | re.IGNORECASE)
 _BOX = re.compile(r"<\|(?:begin|end)_of_box\|>")
 _DECODER = json.JSONDecoder()
@@ -110,7 +110,8 @@ def parse_answer(text: str) -> Answer:
 
 def find_object(text: str) -> dict[str, Any] | None:
     """The first JSON object in the text that is complete, past thinking, code fences and prose. Never raises."""
-    text = _UNFINISHED_THOUGHT.sub("", _THOUGHT.sub("", text))
+    thought_end = max((found.end() for found in _THOUGHT_END.finditer(text)), default=0)
+    text = _UNFINISHED_THOUGHT.sub("", text[thought_end:])
     text = _BOX.sub("", text)[:_MAX_ANSWER_CHARACTERS]
     start = -1
     for _ in range(_MAX_STARTS):

@@ -78,7 +78,7 @@ class _Clause:
 
     def _is_moving_camera(self, index: int, token: Token) -> bool:
         """A camera noun that can be the one that moves: not looked at, not held, not a place."""
-        if not token.has("noun", "weak_noun"):
+        if not token.has("noun", "weak_noun") or (token.entry.verb and not self._is_subject_free(index)):
             return False
         following = self._at(index + 1)
         if following is not None and following.has("locative"):

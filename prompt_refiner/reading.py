@@ -183,7 +183,7 @@ def _who_does_what(text: str, clauses: Sequence[Clause]) -> tuple[str, str, str]
             continue
         opening = clause.tokens[0]
         begins = opening.end if opening.has("then", "while") else clause.start
-        if not subject and (found := _subject(clause)) is not None:
+        if not subject and (found := subject_of(clause)) is not None:
             subject, begins = text[found[0] : found[1]], found[1]
         actions.append(text[begins : clause.end].strip())
         manner += [
@@ -193,7 +193,7 @@ def _who_does_what(text: str, clauses: Sequence[Clause]) -> tuple[str, str, str]
     return subject, joiner.join(actions), joiner.join(manner)
 
 
-def _subject(clause: Clause) -> tuple[int, int] | None:
+def subject_of(clause: Clause) -> tuple[int, int] | None:
     """Start and end of what stands before the first verb of movement, without the words that join or colour it."""
     first = next(clause.acts(), None)
     before = [token for token in clause.tokens if first is not None and token.start < first.start]

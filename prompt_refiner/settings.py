@@ -53,8 +53,7 @@ class RefinerSettings:
 
 
 def load_settings(env: Mapping[str, str] | None = None) -> RefinerSettings:
-    """The settings of this environment. Without `env`: the process's own, over the .env file of the working directory
-    or, failing that, of the directory that holds this package."""
+    """The settings of this environment. Without `env`: the process's own, over the .env file beside this package."""
     values = {name: value.strip() for name, value in (_environment() if env is None else env).items()}
     values = {name: value for name, value in values.items() if value}
     asked = values.get(PROVIDER_KEY)
@@ -88,9 +87,8 @@ def load_settings(env: Mapping[str, str] | None = None) -> RefinerSettings:
 def _environment() -> Mapping[str, str]:
     from dotenv import dotenv_values
 
-    places = (Path.cwd() / ".env", Path(__file__).resolve().parent.parent / ".env")
-    file = next((path for path in places if path.is_file()), None)
-    written = {} if file is None else dotenv_values(file, interpolate=False)
+    file = Path(__file__).resolve().parent.parent / ".env"
+    written = dotenv_values(file, interpolate=False)
     return {name: value for name, value in {**written, **os.environ}.items() if value is not None}
 
 

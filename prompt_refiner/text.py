@@ -20,6 +20,7 @@ _WORD = re.compile(r"[^\W_㐀-䶿一-鿿]+(?:['’][^\W\d_]+)?")
 _LATIN_WORD = re.compile(r"[A-Za-z]{2,}|\b[aAI]\b")
 _BREAK = re.compile(r"[^\S\n]*\n\s*")
 _QUOTED = re.compile(r"“[^“”]*”|「[^「」]*」|『[^『』]*』|《[^《》]*》|\"[^\"]*\"")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _SPACE = re.compile(r"[^\S\n]+")
 _ENDS = "。！？；，、：.!?;,:"
 
@@ -29,7 +30,7 @@ def clean(text: str) -> str:
 
     Characters that no encoder could write (lone surrogates) become U+FFFD. Every other character stays as typed.
     """
-    text = text.encode("utf-8", "replace").decode("utf-8")
+    text = _SURROGATE.sub("\ufffd", text)
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     text = "".join(mark for mark in text if mark in "\n\t" or unicodedata.category(mark) != "Cc").strip()
     return _SPACE.sub(" ", _BREAK.sub(_comma_for_break, text))

@@ -90,10 +90,13 @@ def ask(settings: RefinerSettings, messages: Sequence[Mapping[str, Any]], *, tim
         with _client(settings, timeout_s) as client:
             return _reply(client.chat.completions.create(messages=list(messages), **parameters))
     except openai.APITimeoutError as error:
-        raise LlmFailure("timeout") from error
+        is_unreachable = isinstance(error.__cause__, httpx2.ConnectTimeout)
+        raise LlmFailure("unreachable" if is_unreachable else "timeout") from error
     except openai.APIStatusError as error:
         raise LlmFailure(_cause_of(error), str(error.status_code)) from error
     except openai.APIConnectionError as error:
+        if isinstance(error.__cause__, LlmFailure):
+            raise error.__cause__ from None
         raise LlmFailure("unreachable") from error
     except (openai.OpenAIError, httpx2.HTTPError, httpx2.InvalidURL, ValueError, TypeError, AttributeError) as error:
         # A body that is no answer reaches us in any of these forms: see the package's own parsing.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 from prompt_refiner.lexicon import load_lexicon
-from prompt_refiner.reading import Clause, Reading, not_refused
+from prompt_refiner.reading import Clause, Reading, not_refused, subject_of
 from prompt_refiner.text import has_hanzi, has_quotes
 from prompt_refiner.types import CameraTag, Style
 
@@ -29,15 +29,16 @@ def write(reading: Reading, style: Style) -> str:
     spoken = "".join(each.text for each in reading.clauses if each.is_about_camera)
     typed = "zh" if has_hanzi(spoken) else "en"
     language = typed if typed in style.languages else style.languages[0]
-    rest = "" if clause is None else _without(reading.text, clause)
-    if clause is None or (style.name != "camera" and _dangles(rest)):
+    phrase = camera_phrase(tags, reading, language, is_sentence=style.name == "wan")
+    if clause is None:
         # The engine reads the person's own camera words, unless they are in a language that it does not know.
-        return reading.text if typed == language else joined(reading.text, camera_phrase(tags, reading, language))
+        return reading.text if typed == language else joined(reading.text, phrase)
+    if _holds_the_next(clause, reading):
+        return reading.text[: clause.start] + phrase + reading.text[clause.end :]
+    rest = _without(reading.text, clause)
     if style.name == "camera":
-        return joined(camera_phrase(tags, reading, language), rest)
-    if style.name == "wan":
-        return _as_sentences(rest, camera_phrase(tags, reading, language, is_sentence=True))
-    return joined(rest, camera_phrase(tags, reading, language))
+        return joined(phrase, rest)
+    return _as_sentences(rest, phrase) if style.name == "wan" else joined(rest, phrase)
 
 
 def camera_phrase(
@@ -85,10 +86,13 @@ def _camera_alone(reading: Reading) -> Clause | None:
     return None if left_over.strip(_BETWEEN) else clause
 
 
-def _dangles(rest: str) -> bool:
-    """Whether what is left begins with "while", which only made sense behind the camera."""
-    tokens = load_lexicon().scan(rest)
-    return bool(tokens) and tokens[0].has("while")
+def _holds_the_next(clause: Clause, reading: Reading) -> bool:
+    """Whether what follows only makes sense behind the camera: "while waves crash", 露出远处的山."""
+    place = reading.clauses.index(clause) + 1
+    if place == len(reading.clauses):
+        return False
+    following = reading.clauses[place]
+    return following.tokens[0].has("while") or subject_of(following) is None
 
 
 def _without(text: str, clause: Clause) -> str:
