@@ -81,7 +81,7 @@ def build_stage(pixels: U8Image, subject: Subject, on_step: Callable[[], None]) 
             backdrop=_supersampled(pixels),
             depth=ground,
             subject=None,
-            pivot=float(np.median(ground)),
+            pivot=float(np.percentile(ground, 80)),
             focus_px=_focus(pixels, subject),
             depth_kind="ground",
         )

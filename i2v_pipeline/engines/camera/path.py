@@ -54,7 +54,7 @@ AMOUNTS: Mapping[Axis, tuple[float, float]] = {
     "dolly": (math.log(1.30), math.log(1.9)),
     "truck": (0.08, 0.16),
     "crane": (0.09, 0.18),
-    "orbit": (0.08, 0.16),
+    "orbit": (0.11, 0.19),
 }
 """Amount at medium intensity, normal speed and 4 seconds, and the amount that is approached but never passed.
 
@@ -182,7 +182,7 @@ def _ease(time: Curve, *, ramp: float, ends: tuple[float, float]) -> Curve:
 
 def _hand(seconds: Curve, rng: np.random.Generator) -> Curve:
     """Smooth unrest of a hand-held camera: (frames, 5) as in `Moves.hand`, about 1 standard deviation of its size."""
-    size = np.array([0.008, 0.009, math.radians(0.35), 0.006, 0.006])
+    size = np.array([0.006, 0.007, math.radians(0.3), 0.005, 0.005])
     waves = np.zeros((len(seconds), len(size)))
     for hz in HANDHELD_HZ:
         phase = rng.uniform(0, 2 * np.pi, len(size))
