@@ -206,16 +206,13 @@ def _encoder_options(path: Path, width: int, height: int, fps: int, crf: int) ->
         # The matrix is applied and named: players guess BT.601 for small videos that name none.
         *("-vf", f"{TO_BT709},format=yuv420p,setparams=color_primaries=bt709:color_trc=bt709"),
         *("-c:v", "libx264", "-preset", PRESET, "-crf", f"{crf}"),
-        # No version of ffmpeg in the file: the same frames make the same bytes.
-        *("-fflags", "+bitexact", "-flags:v", "+bitexact"),
         *("-movflags", "+faststart", "-f", "mp4", url_of(path)),
     ]  # fmt: skip
 
 
 def _input_options(path: Path) -> list[str]:
-    # A playlist could make ffmpeg fetch addresses and read other files; these formats name nothing outside themselves.
-    allowed = ("-protocol_whitelist", "file", "-format_whitelist", "mov,matroska,webm,avi,gif")
-    return [*allowed, "-xerror", "-i", url_of(path), "-map", "0:v:0"]
+    # A playlist could make ffmpeg open other files and addresses; these formats name nothing outside themselves.
+    return ["-format_whitelist", "mov,matroska,webm,avi,gif", "-xerror", "-i", url_of(path), "-map", "0:v:0"]
 
 
 @contextlib.contextmanager
