@@ -102,7 +102,7 @@ def test_the_hash_is_over_the_raw_frames_however_they_are_cut(tmp_path: Path) ->
     for chunks in ([frames], list(frames[:, None]), [striped[:3], frames[:0], frames[3:]], [frames[::-1][::-1]]):
         written = write_video(chunks, tmp_path / "v.mp4", width=66, height=50, fps=8)
         assert written.frames_sha256 == expected
-        assert np.array_equal(written.last_frame, frames[-1])
+        assert np.array_equal(written.first_frame, frames[0])
 
 
 def test_the_same_frames_make_the_same_bytes(tmp_path: Path) -> None:
