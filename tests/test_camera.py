@@ -259,6 +259,13 @@ def test_every_tag_fills_every_frame_to_its_edges_and_tells_what_it_did(engine, 
     assert codes(engine) >= {"camera_moves_only"}
 
 
+def test_moves_made_smaller_are_told(engine):
+    shown = picture("coffee", 128)
+    tags: tuple[CameraTag, ...] = ("pan_left", "tilt_up", "truck_left", "crane_up", "roll_cw")
+    film(engine, shown, request_for(shown, *tags, frames=5, fps=1, intensity="high", speed="timelapse"))
+    assert "camera_moves_reduced" in codes(engine)
+
+
 @pytest.mark.parametrize("tag", ["truck_left", "crane_down", "orbit_right", "dolly_out", "follow", "handheld"])
 def test_frames_without_a_subject_are_filled_to_their_edges_too(engine, tag):
     shown = textured(256, 160)

@@ -29,7 +29,7 @@ EVERY_PIXEL_STEP = 7
 
 motions = st.builds(
     Motion,
-    camera=st.lists(st.sampled_from(TAGS), min_size=1, max_size=4).map(tuple),
+    camera=st.lists(st.sampled_from(TAGS), min_size=1, max_size=6).map(tuple),
     requested=st.just(True),
     speed=st.sampled_from(get_args(Speed)),
     intensity=st.sampled_from(get_args(Intensity)),
@@ -162,6 +162,20 @@ def test_no_camera_ever_looks_past_the_edge_of_the_picture(motion, seed, size):
             seen = shot.lens.shown(pixels, pose, depth)
             assert seen.min() > -0.5
             assert (seen.max(axis=(0, 1)) < (width - 0.5, height - 0.5)).all()
+
+
+def test_moves_that_would_leave_too_little_of_the_picture_are_made_smaller():
+    everything = Motion(
+        camera=("pan_left", "tilt_up", "truck_left", "crane_up", "orbit_right", "roll_cw", "handheld"),
+        intensity="high",
+        speed="timelapse",
+    )
+    moves = plan_moves(everything, frames=9, fps=2, seed=1)
+    shot = plan_shot(moves, stage_of(640, 360), width=640, height=360, frames=9)
+    assert shot.reduced and 1.4 < shot.crop_in <= 1.8
+    assert 0 < np.ptp(shot.moves.axes["pan"]) < np.ptp(moves.axes["pan"])
+    alone = plan_moves(Motion(camera=("pan_left",), intensity="high", speed="timelapse"), frames=9, fps=1, seed=1)
+    assert not plan_shot(alone, stage_of(640, 360), width=640, height=360, frames=9).reduced
 
 
 def test_a_zoom_or_a_dolly_alone_needs_no_margin():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -93,6 +93,11 @@ class Moves:
     def parallax(self) -> bool:
         """Whether the camera changes its place, so that near things move against far ones."""
         return any(axis in self.axes for axis in PARALLAX) or bool(self.hand.any())
+
+    def reduced(self, factor: float) -> Moves:
+        """The same moves, each that needs a margin made smaller."""
+        axes = {axis: curve if axis in FORWARD else curve * factor for axis, curve in self.axes.items()}
+        return replace(self, axes=axes, hand=self.hand * factor)
 
     @property
     def in_sequence(self) -> bool:
