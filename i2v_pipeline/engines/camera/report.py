@@ -62,8 +62,8 @@ def find_remarks(moves: Moves, subject: Subject | None, shot: Shot | None, *, ow
         remarks.append(
             _info(
                 "camera_crop_in",
-                f"To have room to move, the camera shows at most {percent} % of the picture's width and height at once.",
-                f"为了给镜头运动留出余地，画面任一时刻最多显示原图宽和高的 {percent}%。",
+                f"To have room to move, the camera shows at most {percent} % of the picture's width and height.",
+                f"为了给镜头运动留出余地，任一时刻最多显示原图宽和高的 {percent}%。",
             )
         )
     if shot and shot.reduced:
