@@ -55,12 +55,12 @@ class RunningStudio:
             time.sleep(0.1)
         raise RuntimeError(f"the studio did not start:\n{self.log()}")
 
-    def stop(self) -> int:
-        """Stops it as Ctrl+C does and returns its exit code."""
+    def stop(self, number: signal.Signals = signal.SIGINT) -> int:
+        """Stops it as Ctrl+C does, or by another signal, and returns its exit code."""
         process, self._process = self._process, None
         if process is None:
             return 0
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         try:
             return process.wait(30)
         except subprocess.TimeoutExpired:
@@ -71,11 +71,15 @@ class RunningStudio:
     def log(self) -> str:
         return self.log_path.read_text(encoding="utf-8", errors="replace")
 
+    def process(self) -> psutil.Process:
+        """The process that serves the page."""
+        if self._process is None:
+            raise RuntimeError("the studio does not run")
+        return psutil.Process(self._process.pid)
+
     def workers(self) -> list[psutil.Process]:
         """The worker processes that are alive."""
-        if self._process is None:
-            return []
-        children = psutil.Process(self._process.pid).children(recursive=True)
+        children = self.process().children(recursive=True)
         return [child for child in children if "studio.jobs.worker" in child.cmdline()]
 
     def _answers(self) -> bool:

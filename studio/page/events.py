@@ -24,7 +24,7 @@ from i2v_pipeline.images import open_picture
 from studio.jobs.store import Job
 from studio.page import draft, refine, status
 from studio.page.edge import at_edge
-from studio.page.form import Form, engine_updates, preset_values, read_picture, request_values
+from studio.page.form import Form, engine_updates, preset_values, read_picture, read_values, request_values
 from studio.page.plan import engine_html, lacks_html, plan_html, request_of
 from studio.page.refine import Proposal
 from studio.page.services import Services, picture_facts
@@ -206,7 +206,7 @@ class Handlers:
         return client if isinstance(client, str) and client else None
 
     def _values(self, data: Data) -> dict[str, Any]:
-        return {field: data[component] for field, component in self.form.items()}
+        return read_values(self.form, data)
 
     def _shown(self, data: Data) -> Job:
         job = self.services.find_job(data[self.view["shown"]])

@@ -53,9 +53,9 @@ def plan_html(values: Values, proposal: Proposal | None, services: Services) -> 
     return _card(
         [
             f'<p class="plan-numbers">{both(numbers_of(request))}</p>',
-            f"<p>{both(_fit_of(request, picture_facts(request.images[0])))}</p>",
+            f'<p class="plan-fit">{both(_fit_of(request, picture_facts(request.images[0])))}</p>',
             _motion(request.motion),
-            f'<p class="quiet">{both(_cost_of(spec, request))}</p>',
+            f'<p class="plan-cost quiet">{both(_cost_of(spec, request))}</p>',
         ]
     )
 
@@ -96,7 +96,7 @@ def engine_html(spec: EngineSpec) -> str:
 
 def _card(parts: list[str]) -> str:
     title = both(Text("What will be made", "将要生成"))
-    return f'<div class="plan"><h3>{title}</h3>{"".join(parts)}</div>'
+    return f'<div class="plan"><h2>{title}</h2>{"".join(parts)}</div>'
 
 
 def _motion(motion: Motion) -> str:
