@@ -25,10 +25,11 @@ LAUNCH_ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
 
 
 class RunningStudio:
-    """`app.py serve` on a free port with its own data folder. No LLM is configured, whatever the environment holds."""
+    """`app.py serve` on a free port with its own data folder. No LLM is configured but by `environment`."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, **environment: str) -> None:
         self.data = data
+        self._environment = environment
         self.log_path = data.parent / f"{data.name}.log"
         self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -46,7 +47,7 @@ class RunningStudio:
                 stdout=log,
                 stderr=log,
                 cwd=self.data.parent,
-                env=environment,
+                env={**environment, **self._environment},
             )
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline and self._process.poll() is None:
@@ -94,9 +95,9 @@ class RunningStudio:
 
 
 @contextmanager
-def running_studio(data: Path) -> Iterator[RunningStudio]:
+def running_studio(data: Path, **environment: str) -> Iterator[RunningStudio]:
     """A started studio; stopped at the end."""
-    studio = RunningStudio(data)
+    studio = RunningStudio(data, **environment)
     try:
         studio.start()
         yield studio

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+import threading
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
@@ -113,8 +114,8 @@ class Handlers:
     async def refine(self, data: Data) -> AsyncIterator[Updates]:
         """A proposal for the prompt in the box; the prompt itself is not touched."""
         values = self._values(data)
-        typed = (values["prompt"] or "").strip()
-        if not typed:
+        typed = values["prompt"] or ""
+        if not typed.strip():
             raise InputError(
                 "There is no prompt to refine yet. Write a sentence first.", "还没有可优化的提示词。请先写一句话。"
             )
@@ -123,7 +124,11 @@ class Handlers:
             picture = (await asyncio.to_thread(open_picture, Path(values["image"]))).source
         yield {self.view["refine_panel"]: refine.working_panel()}
         spec = self.services.engines[values["engine"]]
-        proposal = await asyncio.to_thread(refine.propose, typed, spec, self.services, picture)
+        gone = threading.Event()
+        try:
+            proposal = await asyncio.to_thread(refine.propose, typed, spec, self.services, picture, gone.is_set)
+        finally:
+            gone.set()
         yield self._refine_updates(proposal)
 
     @at_edge

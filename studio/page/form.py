@@ -152,7 +152,7 @@ def read_choice(spec: EngineSpec, values: Values) -> Choice:
         fps=_whole(values["fps"], "Frame rate", "帧率"),
         steps=_whole(values["steps"], "Inference steps", "推理步数") if takes.steps else None,
         guidance=values["guidance"] if takes.guidance else None,
-        negative_prompt=(values["negative_prompt"] or "").strip() if takes.negative_prompt else "",
+        negative_prompt=values["negative_prompt"] or "" if takes.negative_prompt else "",
         seed=_seed(values["seed"]),
         fit=values["fit"],
     )

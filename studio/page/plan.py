@@ -23,7 +23,7 @@ NO_PICTURE = Text(
 def request_of(values: Values, proposal: Proposal | None, services: Services) -> GenerationRequest:
     """The complete, checked request that the form stands for. Raises `InputError`."""
     spec = services.engines[values["engine"]]
-    prompt = (values["prompt"] or "").strip()
+    prompt = values["prompt"] or ""
     image = read_picture(values)
     facts = picture_facts(image)
     request = compose(
@@ -43,9 +43,9 @@ def plan_html(values: Values, proposal: Proposal | None, services: Services) -> 
     """The card above Generate: size, length, crop, camera; or the sentence that says what is not possible."""
     spec = services.engines[values["engine"]]
     if not values["image"]:
-        prompt = (values["prompt"] or "").strip()
+        prompt = values["prompt"] or ""
         motion = motion_for(prompt, proposal, spec, services)
-        return _card([f'<p class="quiet">{both(NO_PICTURE)}</p>', _motion(motion) if prompt else ""])
+        return _card([f'<p class="quiet">{both(NO_PICTURE)}</p>', _motion(motion) if prompt.strip() else ""])
     try:
         request = request_of(values, proposal, services)
     except InputError as error:
