@@ -54,7 +54,7 @@ def _is_form(values: Mapping[str, Any], services: Services) -> bool:
 
 def _own_upload(path: Any) -> str | None:  # noqa: ANN401
     """The path of an uploaded picture that is still there; None for any other file of this machine."""
-    if not isinstance(path, str):
+    if not isinstance(path, str) or "\0" in path:
         return None
     resolved = Path(path).resolve()
     is_own = resolved.is_relative_to(Path(get_upload_folder()).resolve())
