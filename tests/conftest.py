@@ -11,7 +11,7 @@ from running_studio import RunningStudio, launch_chromium, running_studio
 
 IS_CI = os.environ.get("CI") == "true"
 # What Gradio says about its own open streams when a page is left.
-PARTING_WORDS = ("AbortError", "Connection errored out", "ERR_ABORTED", "ERR_CONNECTION")
+PARTING_WORDS = ("AbortError", "Connection errored out", "ERR_ABORTED", "ERR_CONNECTION", "ERR_INCOMPLETE")
 
 
 @pytest.hookimpl(trylast=True)

@@ -83,7 +83,7 @@ def lacks_html(spec: EngineSpec) -> str:
     if not missing:
         return ""
     line = Text(
-        f"This engine has no {', '.join(text.en for text in missing)}.",
+        f"This engine has no {' and no '.join(text.en for text in missing)}.",
         f"该引擎没有{'、'.join(text.zh for text in missing)}。",
     )
     return f'<p class="quiet">{both(line)}</p>'
