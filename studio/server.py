@@ -28,6 +28,7 @@ log = logging.getLogger("studio.server")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ANY_ADDRESS = ("0.0.0.0", "::")
 HOSTS_VARIABLE = "STUDIO_HOSTS"
+MAX_PORT = 65535
 MAX_UPLOAD = "32mb"
 CLOSE_WAIT_S = 1
 """Open streams to browsers never end by themselves; they get this long when the server stops."""
@@ -37,7 +38,7 @@ ASSETS = Path(__file__).resolve().parent / "page" / "assets"
 
 def serve(*, host: str, port: int, auth: tuple[str, str] | None, data: Path, workers: int) -> None:
     """Serves the page until SIGINT or SIGTERM. Raises `InputError` for an address that cannot be used."""
-    check_address(host, port, auth)
+    address = take_address(host, port, auth)
     _say(Text("Starting the studio …", "正在启动 …"))
     prepare_environment(data)
     store = JobStore(data)
@@ -46,28 +47,39 @@ def serve(*, host: str, port: int, auth: tuple[str, str] | None, data: Path, wor
         signal.signal(number, _leave)
     with Supervisor(store, workers):
         try:
-            _Server(host, port, app).run()
+            _Server(host, port, app).run([address])
         finally:
             _say(Text("Stopping; a running job gets a few seconds to end.", "正在停止；运行中的任务有几秒钟收尾。"))
 
 
-def check_address(host: str, port: int, auth: tuple[str, str] | None) -> None:
-    """Raises `InputError` for an open address without a login and for a port that is taken."""
+def take_address(host: str, port: int, auth: tuple[str, str] | None) -> socket.socket:
+    """The port, held from now on. Raises `InputError` for one that is taken and for an open address without a login."""
     if host not in LOOPBACK and auth is None:
         raise InputError(
             f"--host {host}: other machines could use the studio, so a login is needed. Add --auth USER:PASS.",
             f"--host {host}：其他机器将能访问，必须设置登录。请加上 --auth 用户名:密码。",
         )
+    if not 1 <= port <= MAX_PORT:
+        raise InputError(
+            f"--port {port}: allowed are 1 to {MAX_PORT}. Choose one of these.",
+            f"--port {port}：允许 1 到 {MAX_PORT}。请选择其中之一。",
+        )
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except (OSError, OverflowError) as error:
+        taken = socket.socket(family, kind)
+        try:
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            taken.bind(address)
+        except OSError:
+            taken.close()
+            raise
+    except OSError as error:
+        other = port + 1 if port < MAX_PORT else port - 1
         raise InputError(
-            f"Port {port} on {host} cannot be used: {error}. Choose another one with --port {port + 1}.",
-            f"无法使用 {host} 的端口 {port}：{error}。请用 --port {port + 1} 换一个。",
+            f"Port {port} on {host} cannot be used: {error.strerror}. Choose another one: --port {other}.",
+            f"无法使用 {host} 的端口 {port}：{error.strerror}。请换一个：--port {other}。",
         ) from error
+    return taken
 
 
 def prepare_environment(data: Path) -> None:
@@ -121,6 +133,7 @@ def make_app(store: JobStore, *, host: str, port: int, auth: tuple[str, str] | N
         i18n=translations(services.engines.values()),
         theme=make_theme(),
         css_paths=[ASSETS / "style.css"],
+        favicon_path=str(ASSETS / "favicon.png"),
     )
     return Shell(
         app,

@@ -173,7 +173,7 @@ def test_words_of_a_person_never_become_markup(page: Page, studio: RunningStudio
     choose_example(page, "cat.jpg", nasty)
     choose_preset(page, "preview")
     page.click("#refine")
-    expect(page.locator("#use-refined")).to_be_visible()
+    expect(page.locator("#refine-panel .diff")).to_have_text(nasty)
     wait_for_state(page, submit(page), "done")
     expect(page.locator("#details .sent")).to_contain_text(nasty)
     expect(page.locator("#history .caption").first).to_have_text(nasty)

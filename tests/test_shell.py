@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 from i2v_pipeline.errors import InputError
 from i2v_pipeline.types import GenerationRequest, Motion, PromptOrigin
 from studio.jobs.store import Job, JobStore
-from studio.server import allowed_hosts, check_address
+from studio.server import allowed_hosts, take_address
 from studio.shell import SECURITY_HEADERS, Shell
 
 HEAVY = ("torch", "diffusers", "transformers")
@@ -184,7 +184,7 @@ def test_the_page_process_opens_no_connection_to_anybody_else(studio: RunningStu
 def test_an_open_address_needs_a_login() -> None:
     for host in ("0.0.0.0", "::", "192.0.2.7", "example.org"):
         with pytest.raises(InputError, match="--auth"):
-            check_address(host, 7860, None)
+            take_address(host, 7860, None)
 
 
 def test_a_taken_port_is_told_with_the_way_out() -> None:
@@ -193,8 +193,14 @@ def test_a_taken_port_is_told_with_the_way_out() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=rf"Port {port} .*--port {port + 1}") as told:
-            check_address("127.0.0.1", port, None)
+            take_address("127.0.0.1", port, None)
     assert f"--port {port + 1}" in told.value.text.zh
+
+
+@pytest.mark.parametrize("port", [0, -1, 65536, 80000])
+def test_a_port_that_is_none_is_refused(port: int) -> None:
+    with pytest.raises(InputError, match="1 to 65535"):
+        take_address("127.0.0.1", port, None)
 
 
 def test_the_hosts_are_the_loopback_the_address_itself_and_those_that_were_named() -> None:

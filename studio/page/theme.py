@@ -36,6 +36,7 @@ def make_theme() -> Base:
         background_fill_secondary_dark="#171615",
         block_background_fill="#ffffff",
         block_background_fill_dark="#1f1d1b",
+        block_radius="12px",
         block_border_width="1px",
         block_border_color="#e3ded8",
         block_border_color_dark="#35312e",
