@@ -33,7 +33,7 @@ I2VGEN = Style(name="i2vgen_xl", encoder="CLIP ViT-H", token_limit=75, languages
 GOALS = {"camera_precision": 0.98, "camera_recall": 0.95, "intensity": 0.9, "invented_elements": 0}
 _HANZI = re.compile(r"[㐀-䶿一-鿿]")
 _WORD = re.compile(r"[^\W\d_㐀-䶿一-鿿]+|[㐀-䶿一-鿿]|\d+")
-_PACE_WORDS = frozenset("slowly quickly and the camera 缓 慢 緩 快 速 镜 头 鏡 頭".split())
+_PACE_WORDS = frozenset(("slowly", "quickly", "and", "the", "camera", *"缓慢緩快速镜头鏡頭"))
 
 
 class Row(BaseModel):
@@ -84,7 +84,7 @@ def run(mode: Literal["llm", "offline"], settings: RefinerSettings) -> list[Outc
 
 def camera_counts(outcome: Outcome) -> tuple[int, int, int]:
     """Right, invented and missed tags."""
-    left = list(outcome.wan.camera_motion)
+    left: list[str] = list(outcome.wan.camera_motion)
     missed = 0
     for asked in outcome.row.camera:
         found = next((tag for tag in left if tag in asked.split("|")), None)
@@ -196,10 +196,10 @@ def main() -> int:
     wrong = {outcome.row.text: found for outcome in outcomes if (found := faults(outcome))}
     for name, value in card.items():
         goal = f"   (goal {GOALS[name]})" if name in GOALS and arguments.mode == "offline" else ""
-        print(f"{name:22}{value:>8}{goal}")  # noqa: T201 - the score card
+        print(f"{name:22}{value:>8}{goal}")
     if arguments.faults:
         for text, found in wrong.items():
-            print(f"{text}\n    " + "\n    ".join(found))  # noqa: T201
+            print(f"{text}\n    " + "\n    ".join(found))
     model = re.sub(r"[^\w.-]", "-", settings.model or "none")
     name = "refiner" if arguments.mode == "offline" else f"refiner-{model}"
     RESULTS.mkdir(exist_ok=True)
