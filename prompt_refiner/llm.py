@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from prompt_refiner.answer import Answer, parse_answer
+from prompt_refiner.calling import ask_as_it_takes
 from prompt_refiner.checks import check_prompt, count_tokens, fits_language, length_notice
+from prompt_refiner.deadline import Deadline, within_deadline
 from prompt_refiner.failures import LlmFailure
 from prompt_refiner.lexicon import load_lexicon
 from prompt_refiner.offline import camera_notices
@@ -24,7 +26,6 @@ from prompt_refiner.providers import load_providers
 from prompt_refiner.reading import Reading, read
 from prompt_refiner.settings import RefinerSettings
 from prompt_refiner.text import excerpt, has_hanzi, unquoted
-from prompt_refiner.transport import Reply, ask, within_deadline
 from prompt_refiner.types import (
     AddedElement,
     CameraTag,
@@ -34,22 +35,29 @@ from prompt_refiner.types import (
     RefineResult,
     Style,
     Suggestion,
+    Usage,
 )
 from prompt_refiner.writing import camera_phrase, joined, without_camera
 
 _log = logging.getLogger("prompt_refiner")
 _PROMPTS = Path(__file__).parent / "prompts"
 MAX_TYPED_CHARACTERS = 2000
+_LONGEST_REPEATED = 8000
+"""Characters of an unusable answer that are shown to its model again."""
+_REPAIR = (
+    "Your answer cannot be used: {fault}. Answer again with exactly one JSON object with all the fields, in the form "
+    "and the language that were asked for, and nothing else."
+)
 _NOT_A_PROMPT = ("://", "```", "<|", "{", "}")
 """What no prompt needs. An answer with one of these that was not typed is something else than a prompt."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Shown:
-    """What was really shown to the model."""
+    """What was really shown to the model, and what it took."""
 
-    reply: Reply
     with_picture: bool
+    usage: Usage | None
     notices: tuple[Notice, ...]
 
 
@@ -78,25 +86,59 @@ def refine_by_llm(
     """The LLM's result within the deadline, or LlmFailure. `latency_s` is 0: whoever times the call sets it."""
     if len(reading.text) > MAX_TYPED_CHARACTERS:
         raise LlmFailure("prompt_too_long")
-    shown = within_deadline(
-        lambda: _show(reading, style, settings, picture, deadline_s), deadline_s=deadline_s, cancelled=cancelled
+    result = within_deadline(
+        lambda deadline: _converse(reading, style, settings, picture, deadline),
+        deadline_s=deadline_s,
+        cancelled=cancelled,
     )
-    answer = parse_answer(shown.reply.text)
-    result = _believe(answer, reading, style=style, settings=settings, shown=shown)
-    _log.info("refined by %s at %s, %s", settings.model, settings.host, shown.reply.usage)
+    _log.info("refined by %s at %s, %s", settings.model, settings.host, result.usage)
     return result
 
 
-def _show(reading: Reading, style: Style, settings: RefinerSettings, picture: bytes | None, timeout_s: float) -> _Shown:
+def _converse(
+    reading: Reading, style: Style, settings: RefinerSettings, picture: bytes | None, deadline: Deadline
+) -> RefineResult:
+    """Asks, and where the answer cannot be used, says once what is wrong with it."""
     jpeg, notices = _picture_for(settings, picture)
+    turns: list[dict[str, str]] = []
+    usages: list[Usage | None] = []
+    while True:
+        reply, with_picture = ask_as_it_takes(
+            settings,
+            lambda with_picture: _messages(reading, style, jpeg if with_picture else None, turns),
+            has_picture=jpeg is not None,
+            deadline=deadline,
+        )
+        usages.append(reply.usage)
+        blind = (_blind(settings),) if jpeg is not None and not with_picture else ()
+        shown = _Shown(with_picture=with_picture, usage=_sum(usages), notices=(*notices, *blind))
+        try:
+            return _believe(parse_answer(reply.text), reading, style=style, settings=settings, shown=shown)
+        except LlmFailure as failure:
+            if turns:
+                raise
+            _log.info("%s gave an answer that cannot be used (%s): asked to repair it", settings.model, failure.detail)
+            said = {"role": "assistant", "content": reply.text[:_LONGEST_REPEATED]}
+            turns.extend((said, {"role": "user", "content": _REPAIR.format(fault=failure.detail)}))
+
+
+def _messages(
+    reading: Reading, style: Style, jpeg: bytes | None, turns: Sequence[dict[str, str]]
+) -> list[dict[str, Any]]:
     asked = json.dumps({"prompt": reading.text, "picture": "attached" if jpeg else "none"}, ensure_ascii=False)
     content: str | list[dict[str, Any]] = asked
     if jpeg is not None:
         url = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
         content = [{"type": "text", "text": asked}, {"type": "image_url", "image_url": {"url": url}}]
-    messages = [{"role": "system", "content": system_prompt(style.name)}, {"role": "user", "content": content}]
-    reply = ask(settings, messages, timeout_s=timeout_s)
-    return _Shown(reply=reply, with_picture=jpeg is not None, notices=notices)
+    return [{"role": "system", "content": system_prompt(style.name)}, {"role": "user", "content": content}, *turns]
+
+
+def _sum(usages: Sequence[Usage | None]) -> Usage | None:
+    """Over all turns; unknown where one turn was not counted."""
+    asked = [usage.input_tokens if usage else None for usage in usages]
+    answered = [usage.output_tokens if usage else None for usage in usages]
+    totals = [sum(filter(None, each)) if None not in each else None for each in (asked, answered)]
+    return Usage(input_tokens=totals[0], output_tokens=totals[1]) if any(usages) else None
 
 
 def _picture_for(settings: RefinerSettings, picture: bytes | None) -> tuple[bytes | None, tuple[Notice, ...]]:
@@ -104,15 +146,17 @@ def _picture_for(settings: RefinerSettings, picture: bytes | None) -> tuple[byte
         return None, ()
     rule = load_providers()[settings.provider or ""].rule_for(settings.model or "")
     if not rule.sees_pictures:
-        return None, (
-            _not_sent(
-                f"the model “{settings.model}” reads text only", f"模型“{settings.model}”只能读取文字", "text_only"
-            ),
-        )
+        return None, (_blind(settings),)
     try:
         return encode_picture(picture), ()
     except ValueError:
         return None, (_not_sent("it could not be read", "无法读取该图片", "unreadable"),)
+
+
+def _blind(settings: RefinerSettings) -> Notice:
+    return _not_sent(
+        f"the model “{settings.model}” reads text only", f"模型“{settings.model}”只能读取文字", "text_only"
+    )
 
 
 def _not_sent(en: str, zh: str, cause: str) -> Notice:
@@ -163,7 +207,7 @@ def _believe(
         provider=settings.provider,
         model=settings.model,
         latency_s=0.0,
-        usage=shown.reply.usage,
+        usage=shown.usage,
         checks=(*check_prompt(prompt, style), _camera_check(prompt, tags)),
         token_count=count_tokens(prompt, style),
         notices=(*shown.notices, *camera_told, *length_notice(prompt, style)),

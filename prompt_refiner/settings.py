@@ -107,7 +107,7 @@ def _at_address(base_url: str, asked: str | None, values: Mapping[str, str]) -> 
 def _at_preset(name: str, values: Mapping[str, str]) -> RefinerSettings:
     provider = load_providers()[name]
     key = values.get(API_KEY_KEY) or _first(values, provider.keys)
-    if key is None:
+    if key is None and provider.needs_key:
         accepted = ", ".join([API_KEY_KEY, *provider.keys])
         return _refused(
             f"{provider.title} needs a key: set one of {accepted}.",
@@ -132,8 +132,11 @@ def _complete(name: str, base_url: str | None, key: str | None, values: Mapping[
 
 
 def _provider_with_key(values: Mapping[str, str]) -> str | None:
-    """The first service that has a key here; between two regions of one vendor, the one whose address is set."""
-    named = [name for name, provider in load_providers().items() if _first(values, provider.keys)]
+    """The first service that has a key here; between two regions of one vendor, the one whose address is set.
+
+    A service without a model of its own is used only where it is named: a key for it may be here for other programs.
+    """
+    named = [name for name, provider in load_providers().items() if provider.model and _first(values, provider.keys)]
     return next(
         (name for name in named if _is_named_region(load_providers()[name], values)), named[0] if named else None
     )

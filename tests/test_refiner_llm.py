@@ -218,6 +218,12 @@ FAILURES: list[tuple[str, int, Any]] = [
 ]
 
 
+def is_asked_again(cause: str, status: int) -> bool:
+    """A 200 that holds no answer may have been an accident, a wrong answer is repaired once, and max_tokens that is
+    refused is left out once. The rest is final: here every busy service asks for more time than there is."""
+    return (status == 200 and cause != "refused") or (status, cause) == (422, "request_refused")
+
+
 @pytest.mark.parametrize(
     ("cause", "status", "body"), FAILURES, ids=[f"{f[1]}-{f[0]}-{i}" for i, f in enumerate(FAILURES)]
 )
@@ -229,7 +235,7 @@ def test_every_failure_gives_the_offline_result_and_its_cause(
         result = service.refine()
     assert cause_of(result) == cause
     assert result.latency_s < 5
-    assert len(service.requests) == 1
+    assert len(service.requests) == (2 if is_asked_again(cause, status) else 1)
     everything = json.dumps(result.to_dict(), ensure_ascii=False) + caplog.text + repr(service.settings())
     assert KEY not in everything
     assert "Traceback" not in everything
