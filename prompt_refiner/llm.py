@@ -16,9 +16,10 @@ from typing import Any, Literal
 
 from prompt_refiner.answer import Answer, parse_answer
 from prompt_refiner.calling import ask_as_it_takes
-from prompt_refiner.checks import check_prompt, count_tokens, fits_language, length_notice
+from prompt_refiner.checks import check_prompt, count_tokens, fits_language, length_notice, locked_check
 from prompt_refiner.deadline import Deadline, within_deadline
 from prompt_refiner.failures import LlmFailure
+from prompt_refiner.ledger import NOT_DECLARED, Found, additions, lost, with_declared, without_additions
 from prompt_refiner.lexicon import load_lexicon
 from prompt_refiner.offline import camera_notices
 from prompt_refiner.picture import encode_picture
@@ -30,6 +31,7 @@ from prompt_refiner.types import (
     AddedElement,
     CameraTag,
     Check,
+    Fidelity,
     ImageTextMatch,
     Notice,
     RefineResult,
@@ -53,6 +55,16 @@ _NOT_A_PROMPT = ("://", "```", "<|", "{", "}")
 
 
 @dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What is asked of the model: the text, as the rules read it, and how it may be rewritten."""
+
+    reading: Reading
+    style: Style
+    fidelity: Fidelity = "strict"
+    locked: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Shown:
     """What was really shown to the model, and what it took."""
 
@@ -68,26 +80,25 @@ def known_styles() -> tuple[str, ...]:
 
 
 @cache
-def system_prompt(style_name: str) -> str:
-    """What the model is told: how this family's prompts read, then the task and the form of the answer."""
-    files = (f"{style_name}.txt", "_answer.txt")
+def system_prompt(style_name: str, fidelity: Fidelity = "strict") -> str:
+    """What the model is told: how this family's prompts read, the task, the form of the answer, what may be added."""
+    files = (f"{style_name}.txt", "_answer.txt", f"_{fidelity}.txt")
     return "\n".join((_PROMPTS / name).read_text(encoding="utf-8") for name in files)
 
 
 def refine_by_llm(
-    reading: Reading,
+    wish: Wish,
     *,
-    style: Style,
     settings: RefinerSettings,
     picture: bytes | None,
     deadline_s: float,
     cancelled: Callable[[], bool],
 ) -> RefineResult:
     """The LLM's result within the deadline, or LlmFailure. `latency_s` is 0: whoever times the call sets it."""
-    if len(reading.text) > MAX_TYPED_CHARACTERS:
+    if len(wish.reading.text) > MAX_TYPED_CHARACTERS:
         raise LlmFailure("prompt_too_long")
     result = within_deadline(
-        lambda deadline: _converse(reading, style, settings, picture, deadline),
+        lambda deadline: _converse(wish, settings, picture, deadline),
         deadline_s=deadline_s,
         cancelled=cancelled,
     )
@@ -95,9 +106,7 @@ def refine_by_llm(
     return result
 
 
-def _converse(
-    reading: Reading, style: Style, settings: RefinerSettings, picture: bytes | None, deadline: Deadline
-) -> RefineResult:
+def _converse(wish: Wish, settings: RefinerSettings, picture: bytes | None, deadline: Deadline) -> RefineResult:
     """Asks, and where the answer cannot be used, says once what is wrong with it."""
     jpeg, notices = _picture_for(settings, picture)
     turns: list[dict[str, str]] = []
@@ -105,7 +114,7 @@ def _converse(
     while True:
         reply, with_picture = ask_as_it_takes(
             settings,
-            lambda with_picture: _messages(reading, style, jpeg if with_picture else None, turns),
+            lambda with_picture: _messages(wish, jpeg if with_picture else None, turns),
             has_picture=jpeg is not None,
             deadline=deadline,
         )
@@ -113,7 +122,7 @@ def _converse(
         blind = (_blind(settings),) if jpeg is not None and not with_picture else ()
         shown = _Shown(with_picture=with_picture, usage=_sum(usages), notices=(*notices, *blind))
         try:
-            return _believe(parse_answer(reply.text), reading, style=style, settings=settings, shown=shown)
+            return _believe(parse_answer(reply.text), wish, settings=settings, shown=shown)
         except LlmFailure as failure:
             if turns:
                 raise
@@ -122,15 +131,20 @@ def _converse(
             turns.extend((said, {"role": "user", "content": _REPAIR.format(fault=failure.detail)}))
 
 
-def _messages(
-    reading: Reading, style: Style, jpeg: bytes | None, turns: Sequence[dict[str, str]]
-) -> list[dict[str, Any]]:
-    asked = json.dumps({"prompt": reading.text, "picture": "attached" if jpeg else "none"}, ensure_ascii=False)
+def _messages(wish: Wish, jpeg: bytes | None, turns: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
+    told: dict[str, Any] = {"prompt": wish.reading.text, "picture": "attached" if jpeg else "none"}
+    if wish.locked:
+        told["keep_verbatim"] = list(wish.locked)
+    asked = json.dumps(told, ensure_ascii=False)
     content: str | list[dict[str, Any]] = asked
     if jpeg is not None:
         url = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
         content = [{"type": "text", "text": asked}, {"type": "image_url", "image_url": {"url": url}}]
-    return [{"role": "system", "content": system_prompt(style.name)}, {"role": "user", "content": content}, *turns]
+    return [
+        {"role": "system", "content": system_prompt(wish.style.name, wish.fidelity)},
+        {"role": "user", "content": content},
+        *turns,
+    ]
 
 
 def _sum(usages: Sequence[Usage | None]) -> Usage | None:
@@ -169,11 +183,14 @@ def _not_sent(en: str, zh: str, cause: str) -> Notice:
     )
 
 
-def _believe(
-    answer: Answer, reading: Reading, *, style: Style, settings: RefinerSettings, shown: _Shown
-) -> RefineResult:
+def _believe(answer: Answer, wish: Wish, *, settings: RefinerSettings, shown: _Shown) -> RefineResult:
+    reading, style = wish.reading, wish.style
     tags = _believed_tags(answer, reading)
     prompt, camera_told = _believed_prompt(answer, reading, tags, style)
+    if gone := lost(reading.text, prompt, locked=wish.locked):
+        raise LlmFailure("unusable_answer", f"refined_prompt must hold these as they stand: {', '.join(gone)}")
+    seen = answer.image_elements if shown.with_picture else []
+    prompt, added, told = _ledger(answer, prompt, wish, seen)
     match = answer.image_text_match
     return RefineResult(
         language_in=reading.language,
@@ -188,10 +205,8 @@ def _believe(
         compound=answer.compound and any(tag != "static" for tag in tags),
         refined_prompt=prompt,
         negative_prompt=answer.negative_prompt,
-        added_elements=tuple(
-            AddedElement(element=added.element, kind=added.kind, why=added.why) for added in answer.added_elements
-        ),
-        image_elements=tuple(answer.image_elements) if shown.with_picture else (),
+        added_elements=added,
+        image_elements=tuple(seen),
         image_text_match=ImageTextMatch(
             verdict=match.verdict, score=match.score, conflicts=tuple(match.conflicts), reason=match.reason
         )
@@ -208,10 +223,43 @@ def _believe(
         model=settings.model,
         latency_s=0.0,
         usage=shown.usage,
-        checks=(*check_prompt(prompt, style), _camera_check(prompt, tags)),
+        checks=(
+            *check_prompt(prompt, style),
+            locked_check(reading.text, prompt, wish.locked),
+            _camera_check(prompt, tags),
+            _declared_check(added),
+        ),
         token_count=count_tokens(prompt, style),
-        notices=(*shown.notices, *camera_told, *length_notice(prompt, style)),
+        notices=(*shown.notices, *camera_told, *told, *length_notice(prompt, style)),
     )
+
+
+def _ledger(
+    answer: Answer, prompt: str, wish: Wish, seen: Sequence[str]
+) -> tuple[str, tuple[AddedElement, ...], tuple[Notice, ...]]:
+    """The prompt, everything in it that was not typed, and what is to be told. Strict: whole additions are dropped."""
+    typed = wish.reading.text
+    found = additions(typed, prompt, seen=seen)
+    gone: tuple[Found, ...] = ()
+    if wish.fidelity == "strict":
+        prompt, gone = without_additions(prompt, found, typed=typed)
+        found = additions(typed, prompt, seen=seen)
+    declared = [AddedElement(element=each.element, kind=each.kind, why=each.why) for each in answer.added_elements]
+    names = dict.fromkeys(each.element for each in gone)
+    told = (
+        Notice(
+            code="addition_dropped",
+            en=f"The LLM added what was not typed ({', '.join(names)}); it was left out.",
+            zh=f"大模型添加了未输入的内容（{'、'.join(names)}），已去掉。",
+        ),
+    )
+    return prompt, with_declared(found, declared, gone), told if names else ()
+
+
+def _declared_check(added: Sequence[AddedElement]) -> Check:
+    hidden = [each.element for each in added if each.why == NOT_DECLARED]
+    detail = excerpt(f"not declared: {', '.join(hidden)}") if hidden else "nothing was kept back"
+    return Check(name="additions_declared", passed=not hidden, detail=detail)
 
 
 def _believed_tags(answer: Answer, reading: Reading) -> tuple[CameraTag, ...]:

@@ -6,8 +6,10 @@ Knows nothing of providers. It says what it did not understand and what it chose
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
-from prompt_refiner.checks import check_prompt, count_tokens, language_notice, length_notice
+from prompt_refiner.checks import check_prompt, count_tokens, language_notice, length_notice, locked_check
+from prompt_refiner.ledger import lost
 from prompt_refiner.lexicon import load_lexicon
 from prompt_refiner.reading import Reading
 from prompt_refiner.text import excerpt
@@ -17,9 +19,12 @@ from prompt_refiner.writing import write
 _CHINESE = re.compile(r"[㐀-䶿一-鿿](?:[^A-Za-z]*[㐀-䶿一-鿿])?")
 
 
-def refine_offline(reading: Reading, *, style: Style) -> RefineResult:
+def refine_offline(reading: Reading, *, style: Style, locked: Iterable[str] = ()) -> RefineResult:
     """The result of the rules alone. `latency_s` is 0: whoever times the call sets it."""
+    locked = tuple(locked)
     prompt = write(reading, style)
+    if lost(reading.text, prompt, locked=locked):
+        prompt = reading.text
     return RefineResult(
         language_in=reading.language,
         subject=reading.subject,
@@ -43,7 +48,7 @@ def refine_offline(reading: Reading, *, style: Style) -> RefineResult:
         model=None,
         latency_s=0.0,
         usage=None,
-        checks=check_prompt(prompt, style),
+        checks=(*check_prompt(prompt, style), locked_check(reading.text, prompt, locked)),
         token_count=count_tokens(prompt, style),
         notices=_notices(reading, prompt, style),
     )

@@ -104,12 +104,12 @@ def test_a_camera_move_that_nobody_asked_for_is_dropped_from_tags_and_text_and_t
     service.says(
         answer(
             camera_motion=["pan_left"],
-            refined_prompt="Ocean waves crashing with foam, camera slowly panning left, sunlight reflecting",
+            refined_prompt="Ocean waves crashing, camera slowly panning left, smooth motion",
         )
     )
     result = service.refine("海浪动")
     assert (result.source, result.camera_motion, result.camera_requested) == ("llm", (), False)
-    assert result.refined_prompt == "Ocean waves crashing with foam, sunlight reflecting"
+    assert result.refined_prompt == "Ocean waves crashing, smooth motion"
     assert not result.compound
     (notice,) = (notice for notice in result.notices if notice.code == "camera_dropped")
     assert "pans left" in notice.en

@@ -215,7 +215,11 @@ def test_the_length_is_an_estimate_and_says_so() -> None:
     long = offline("a cat " * 40, I2VGEN)
     assert long.token_count == estimate_tokens("a cat " * 40) == 108
     assert codes(long) == {"too_long"}
-    assert {check.name: check.passed for check in long.checks} == {"language": True, "token_budget_estimated": False}
+    assert {check.name: check.passed for check in long.checks} == {
+        "language": True,
+        "token_budget_estimated": False,
+        "kept_verbatim": True,
+    }
     assert offline("a cat " * 40, CAMERA).token_count is None
 
 
