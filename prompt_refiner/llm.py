@@ -6,6 +6,8 @@ Knows no HTTP. The person's own words decide about the camera: a move that they 
 from __future__ import annotations
 
 import base64
+import contextlib
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from prompt_refiner.answer import Answer, parse_answer
+from prompt_refiner.cache import FLIGHTS, AnswerCache, Kept, key_of
 from prompt_refiner.calling import ask_as_it_takes
 from prompt_refiner.checks import check_prompt, count_tokens, fits_language, length_notice, locked_check
 from prompt_refiner.deadline import Deadline, within_deadline
@@ -25,6 +28,7 @@ from prompt_refiner.offline import camera_notices
 from prompt_refiner.picture import encode_picture
 from prompt_refiner.providers import load_providers
 from prompt_refiner.reading import Reading, read
+from prompt_refiner.schema import answer_schema
 from prompt_refiner.settings import RefinerSettings
 from prompt_refiner.text import excerpt, has_hanzi, unquoted
 from prompt_refiner.types import (
@@ -52,6 +56,12 @@ _REPAIR = (
 )
 _NOT_A_PROMPT = ("://", "```", "<|", "{", "}")
 """What no prompt needs. An answer with one of these that was not typed is something else than a prompt."""
+
+_FROM_CACHE = Notice(
+    code="from_cache",
+    en="This answer was kept from an earlier time; nothing was sent.",
+    zh="该结果来自之前的回答，本次未发送任何内容。",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +117,42 @@ def refine_by_llm(
 
 
 def _converse(wish: Wish, settings: RefinerSettings, picture: bytes | None, deadline: Deadline) -> RefineResult:
-    """Asks, and where the answer cannot be used, says once what is wrong with it."""
+    """The answer that is kept from before, or a new one, which is then kept."""
     jpeg, notices = _picture_for(settings, picture)
+    if settings.cache_path is None:
+        return _ask(wish, settings, jpeg, notices, deadline)[0]
+    cache = AnswerCache(settings.cache_path)
+    key = _key(wish, settings, jpeg)
+    with FLIGHTS.alone(key, deadline):
+        kept = cache.get(key)
+        if kept is not None:
+            blind = (_blind(settings),) if jpeg is not None and not kept.with_picture else ()
+            shown = _Shown(with_picture=kept.with_picture, usage=None, notices=(*notices, *blind, _FROM_CACHE))
+            with contextlib.suppress(LlmFailure):  # what was usable once may not be by newer rules
+                return _believe(parse_answer(kept.text), wish, settings=settings, shown=shown)
+        result, new = _ask(wish, settings, jpeg, notices, deadline)
+        cache.put(key, new)
+        return result
+
+
+def _key(wish: Wish, settings: RefinerSettings, jpeg: bytes | None) -> str:
+    style = wish.style
+    return key_of(
+        [
+            system_prompt(style.name, wish.fidelity),
+            answer_schema(),
+            [settings.base_url, settings.provider, settings.model],
+            [style.name, style.encoder, style.token_limit, list(style.languages)],
+            [wish.reading.text, list(wish.locked)],
+            None if jpeg is None else hashlib.sha256(jpeg).hexdigest(),
+        ]
+    )
+
+
+def _ask(
+    wish: Wish, settings: RefinerSettings, jpeg: bytes | None, notices: tuple[Notice, ...], deadline: Deadline
+) -> tuple[RefineResult, Kept]:
+    """Asks, and where the answer cannot be used, says once what is wrong with it."""
     turns: list[dict[str, str]] = []
     usages: list[Usage | None] = []
     while True:
@@ -122,13 +166,15 @@ def _converse(wish: Wish, settings: RefinerSettings, picture: bytes | None, dead
         blind = (_blind(settings),) if jpeg is not None and not with_picture else ()
         shown = _Shown(with_picture=with_picture, usage=_sum(usages), notices=(*notices, *blind))
         try:
-            return _believe(parse_answer(reply.text), wish, settings=settings, shown=shown)
+            result = _believe(parse_answer(reply.text), wish, settings=settings, shown=shown)
         except LlmFailure as failure:
             if turns:
                 raise
             _log.info("%s gave an answer that cannot be used (%s): asked to repair it", settings.model, failure.detail)
             said = {"role": "assistant", "content": reply.text[:_LONGEST_REPEATED]}
             turns.extend((said, {"role": "user", "content": _REPAIR.format(fault=failure.detail)}))
+        else:
+            return result, Kept(text=reply.text, with_picture=with_picture)
 
 
 def _messages(wish: Wish, jpeg: bytes | None, turns: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
