@@ -48,6 +48,8 @@ from prompt_refiner.writing import camera_phrase, joined, without_camera
 _log = logging.getLogger("prompt_refiner")
 _PROMPTS = Path(__file__).parent / "prompts"
 MAX_TYPED_CHARACTERS = 2000
+_DESCRIBES = frozenset(("kaleido",))
+"""Styles whose prompts describe what the picture shows, in words that no list of its elements holds."""
 _LONGEST_REPEATED = 8000
 """Characters of an unusable answer that are shown to its model again."""
 _REPAIR = (
@@ -287,7 +289,7 @@ def _ledger(
     typed = wish.reading.text
     found = additions(typed, prompt, seen=seen)
     gone: tuple[Found, ...] = ()
-    if wish.fidelity == "strict":
+    if wish.fidelity == "strict" and not (seen and wish.style.name in _DESCRIBES):
         prompt, gone = without_additions(prompt, found, typed=typed)
         found = additions(typed, prompt, seen=seen)
     declared = [AddedElement(element=each.element, kind=each.kind, why=each.why) for each in answer.added_elements]

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loopback_llm import I2VGEN, WAN, Service, answer, serving
+from test_refiner_wire import picture
 
-from prompt_refiner import Fidelity, check_text
+from prompt_refiner import Fidelity, Style, check_text
 from prompt_refiner.ledger import NOT_DECLARED, additions, lost, stem, without_additions
 from prompt_refiner.llm import known_styles, system_prompt
 
@@ -158,3 +159,11 @@ def test_an_edited_text_without_changes_has_no_findings() -> None:
     report = check_text("a cat walks", "a cat walks", I2VGEN)
     assert all(check.passed for check in report.checks)
     assert (report.additions, report.notices) == ((), ())
+
+
+def test_a_style_that_describes_the_picture_may_do_so(service: Service) -> None:
+    prompt = "A girl in a red dress dances, her long hair tied with a ribbon"
+    service.says(answer(refined_prompt=prompt, camera_motion=[], added_elements=[]))
+    kaleido = Style(name="kaleido", encoder="umT5-XXL", token_limit=512, languages=("zh", "en"))
+    assert service.refine("a girl dances", kaleido, picture=picture((64, 64))).refined_prompt == prompt
+    assert service.refine("a girl dances", kaleido).refined_prompt == "A girl in a red dress dances"

@@ -9,6 +9,8 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from loopback_llm import TYPED, Service, answer, completion, send, serving
 from test_refiner_wire import mfjs_faults, picture
 
@@ -70,9 +72,9 @@ def test_the_schema_keeps_to_what_the_narrowest_decoder_takes() -> None:
 
 def test_a_model_that_turns_out_blind_is_asked_without_the_picture_and_remembered(service: Service) -> None:
     service.play = blind_llama
-    settings = service.settings("llama.cpp")
+    llama = service.settings("llama.cpp")
     for requests in (2, 3):
-        result = service.refine(settings=settings, picture=picture((64, 64)))
+        result = service.refine(settings=llama, picture=picture((64, 64)))
         assert (result.source, len(service.requests)) == ("llm", requests)
         assert [(notice.code, notice.cause) for notice in result.notices] == [("picture_not_sent", "text_only")]
         assert (result.image_text_match.verdict, result.image_elements) == ("unknown", ())
@@ -95,11 +97,11 @@ def test_exactly_the_refused_field_is_left_out_and_stays_out(
 ) -> None:
     service.play = lambda handler, body: refuse(handler, message, status) if field in body else good(handler)
     model = {"kimi": "kimi-k2.6", "glm": "glm-4.6v"}.get(provider, "m")
-    settings = service.settings(provider, model)
-    assert service.refine(settings=settings).source == "llm"
+    chosen = service.settings(provider, model)
+    assert service.refine(settings=chosen).source == "llm"
     first, second = (request.body for request in service.requests)
     assert set(first) - set(second) == {field}
-    assert service.refine(settings=settings).source == "llm"
+    assert service.refine(settings=chosen).source == "llm"
     assert [set(request.body) for request in service.requests[2:]] == [set(second)]
 
 
@@ -256,3 +258,27 @@ def test_whoever_stops_waiting_hangs_up(service: Service) -> None:
     result = service.refine(TYPED, deadline_s=30, cancelled=lambda: bool(service.requests))
     assert result.notices[0].cause == "cancelled"
     assert hung_up.wait(2)
+
+
+def test_no_bytes_that_a_server_sends_break_a_refinement() -> None:
+    with serving() as service:
+
+        @settings(max_examples=60, deadline=None)
+        @given(
+            st.binary(max_size=300), st.sampled_from((200, 400, 429, 500)), st.sampled_from(("application/json", ""))
+        )
+        def holds(sent: bytes, status: int, kind: str) -> None:
+            def play(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+                handler.send_response(status)
+                handler.send_header("Content-Type", kind)
+                handler.send_header("Retry-After", "60")
+                handler.send_header("Content-Length", str(len(sent)))
+                handler.end_headers()
+                handler.wfile.write(sent)
+
+            service.play = play
+            result = service.refine(settings=service.settings("vllm"))
+            assert result.source == "offline"
+            assert result.notices[0].code == "llm_failed"
+
+        holds()
