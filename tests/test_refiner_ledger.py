@@ -42,6 +42,11 @@ def added(typed: str, refined: str, *seen: str) -> list[str]:
         ("海浪动", "Ocean waves rolling with foam", ["foam"]),
         ("雨中的街道，女孩撑伞走过", "A girl walking down a rainy street with an umbrella", []),
         ("鏡頭推近，海浪拍打礁石", "Ocean waves crashing on the rocks, camera slowly zooming in", []),
+        ("男人挥手", "A man waving his hand", []),
+        ("她眨眼微笑", "A woman blinking her eyes, a smile on her face", []),
+        ("街灯亮起，天黑了", "Street lamps light up, night falls", []),
+        ("老人划船", "An old man rowing a boat", []),
+        ("狗摇尾巴", "A dog wagging its tail", []),
         # A quotation is the person's own
         ('the sign "SUNLIGHT" flickers', 'the sign "SUNLIGHT" flickers', []),
     ],
