@@ -1,7 +1,18 @@
 """One sentence becomes the prompt that a video model understands. Knows no video code and no page."""
 
+from prompt_refiner.checks import check_text
 from prompt_refiner.refiner import refine
 from prompt_refiner.settings import RefinerSettings, load_settings
-from prompt_refiner.types import Notice, RefineResult, Style
+from prompt_refiner.types import CheckedText, Fidelity, Notice, RefineResult, Style
 
-__all__ = ["Notice", "RefineResult", "RefinerSettings", "Style", "load_settings", "refine"]
+__all__ = [
+    "CheckedText",
+    "Fidelity",
+    "Notice",
+    "RefineResult",
+    "RefinerSettings",
+    "Style",
+    "check_text",
+    "load_settings",
+    "refine",
+]

@@ -101,7 +101,8 @@ def parse_answer(text: str) -> Answer:
     try:
         answer = Answer.model_validate(_regular(found))
     except ValidationError as error:
-        raise LlmFailure("unusable_answer", f"{error.error_count()} invalid fields") from error
+        wrong = ", ".join(sorted({".".join(map(str, each["loc"])) for each in error.errors()}))
+        raise LlmFailure("unusable_answer", f"invalid: {wrong}") from error
     if not 0 < len(answer.refined_prompt) <= MAX_PROMPT_CHARACTERS:
         raise LlmFailure("unusable_answer", f"refined_prompt of {len(answer.refined_prompt)} characters")
     return answer

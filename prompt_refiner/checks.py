@@ -5,8 +5,11 @@ Knows the prompt and its style; not how the prompt came to be.
 
 from __future__ import annotations
 
-from prompt_refiner.text import estimate_tokens, excerpt, has_hanzi, language_of
-from prompt_refiner.types import Check, Notice, Style
+from collections.abc import Iterable
+
+from prompt_refiner.ledger import additions, lost
+from prompt_refiner.text import clean, estimate_tokens, excerpt, has_hanzi, language_of
+from prompt_refiner.types import AddedElement, Check, CheckedText, Notice, Style
 
 
 def fits_language(prompt: str, style: Style) -> bool:
@@ -36,6 +39,33 @@ def check_prompt(prompt: str, style: Style) -> tuple[Check, ...]:
             )
         )
     return tuple(checks)
+
+
+def check_text(
+    typed: str, edited: str, style: Style, *, locked: Iterable[str] = (), seen: Iterable[str] = ()
+) -> CheckedText:
+    """Holds a text that the person edited against the rules and against what they first typed. Refuses nothing.
+
+    `locked` are words that must stay, such as a LoRA's trigger words; `seen` are things known to be in the picture.
+    """
+    typed, edited = clean(typed), clean(edited)
+    found = additions(typed, edited, seen=seen)
+    return CheckedText(
+        checks=(*check_prompt(edited, style), locked_check(typed, edited, locked)),
+        additions=tuple(
+            AddedElement(element=each.element, kind=each.kind, why="not in the typed text") for each in found
+        ),
+        token_count=count_tokens(edited, style),
+        notices=(*language_notice(edited, style), *length_notice(edited, style)),
+    )
+
+
+def locked_check(typed: str, refined: str, locked: Iterable[str]) -> Check:
+    """Quotations, numbers and trigger words stand in the refined text as they were typed."""
+    gone = lost(typed, refined, locked=locked)
+    return Check(
+        name="kept_verbatim", passed=not gone, detail=excerpt(f"missing: {', '.join(gone)}") if gone else "all"
+    )
 
 
 def length_notice(prompt: str, style: Style) -> tuple[Notice, ...]:

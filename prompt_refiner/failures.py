@@ -19,12 +19,18 @@ Cause = Literal[
 
 
 class LlmFailure(Exception):  # noqa: N818 - an outcome that the offline result answers, not an error that travels
-    """The LLM gave nothing usable. `detail` is a short technical word for the log, such as an HTTP status."""
+    """The LLM gave nothing usable. `detail` is a short technical word for the log, such as an HTTP status.
 
-    def __init__(self, cause: Cause, detail: str = "") -> None:
+    `again_after_s`: after how many seconds the same question may be answered; None where it never will be. `said` is
+    what the service wrote, in lower case: for the rules alone, since it may hold anything, even the key.
+    """
+
+    def __init__(self, cause: Cause, detail: str = "", *, again_after_s: float | None = None, said: str = "") -> None:
         super().__init__(f"{cause} {detail}".rstrip())
         self.cause: Cause = cause
         self.detail = detail
+        self.again_after_s = again_after_s
+        self.said = said
 
 
 class _Sentence(NamedTuple):

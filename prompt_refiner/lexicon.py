@@ -21,6 +21,7 @@ from prompt_refiner.types import CameraTag, Intensity, Speed
 Flag = Literal[
     "noun", "movement", "weak_noun", "framing", "static", "still", "negator", "degree", "function", "manner",
     "determiner", "preposition", "governor", "locative", "patient", "then", "while", "neutral",
+    "abstract",
 ]  # fmt: skip
 Direction = Literal["left", "right", "up", "down", "in", "out", "forward", "back", "around", "cw", "ccw", "unclear"]
 Way = Direction | Literal["implied", "chosen"]

@@ -6,6 +6,8 @@ Knows no HTTP. The person's own words decide about the camera: a move that they 
 from __future__ import annotations
 
 import base64
+import contextlib
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -15,41 +17,71 @@ from pathlib import Path
 from typing import Any, Literal
 
 from prompt_refiner.answer import Answer, parse_answer
-from prompt_refiner.checks import check_prompt, count_tokens, fits_language, length_notice
+from prompt_refiner.cache import FLIGHTS, AnswerCache, Kept, key_of
+from prompt_refiner.calling import ask_as_it_takes
+from prompt_refiner.checks import check_prompt, count_tokens, fits_language, length_notice, locked_check
+from prompt_refiner.deadline import Deadline, within_deadline
 from prompt_refiner.failures import LlmFailure
+from prompt_refiner.ledger import NOT_DECLARED, Found, additions, lost, with_declared, without_additions
 from prompt_refiner.lexicon import load_lexicon
 from prompt_refiner.offline import camera_notices
 from prompt_refiner.picture import encode_picture
 from prompt_refiner.providers import load_providers
 from prompt_refiner.reading import Reading, read
+from prompt_refiner.schema import answer_schema
 from prompt_refiner.settings import RefinerSettings
 from prompt_refiner.text import excerpt, has_hanzi, unquoted
-from prompt_refiner.transport import Reply, ask, within_deadline
 from prompt_refiner.types import (
     AddedElement,
     CameraTag,
     Check,
+    Fidelity,
     ImageTextMatch,
     Notice,
     RefineResult,
     Style,
     Suggestion,
+    Usage,
 )
 from prompt_refiner.writing import camera_phrase, joined, without_camera
 
 _log = logging.getLogger("prompt_refiner")
 _PROMPTS = Path(__file__).parent / "prompts"
 MAX_TYPED_CHARACTERS = 2000
+_DESCRIBES = frozenset(("kaleido",))
+"""Styles whose prompts describe what the picture shows, in words that no list of its elements holds."""
+_LONGEST_REPEATED = 8000
+"""Characters of an unusable answer that are shown to its model again."""
+_REPAIR = (
+    "Your answer cannot be used: {fault}. Answer again with exactly one JSON object with all the fields, in the form "
+    "and the language that were asked for, and nothing else."
+)
 _NOT_A_PROMPT = ("://", "```", "<|", "{", "}")
 """What no prompt needs. An answer with one of these that was not typed is something else than a prompt."""
+
+_FROM_CACHE = Notice(
+    code="from_cache",
+    en="This answer was kept from an earlier time; nothing was sent.",
+    zh="该结果来自之前的回答，本次未发送任何内容。",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What is asked of the model: the text, as the rules read it, and how it may be rewritten."""
+
+    reading: Reading
+    style: Style
+    fidelity: Fidelity = "strict"
+    locked: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Shown:
-    """What was really shown to the model."""
+    """What was really shown to the model, and what it took."""
 
-    reply: Reply
     with_picture: bool
+    usage: Usage | None
     notices: tuple[Notice, ...]
 
 
@@ -60,43 +92,115 @@ def known_styles() -> tuple[str, ...]:
 
 
 @cache
-def system_prompt(style_name: str) -> str:
-    """What the model is told: how this family's prompts read, then the task and the form of the answer."""
-    files = (f"{style_name}.txt", "_answer.txt")
+def system_prompt(style_name: str, fidelity: Fidelity = "strict") -> str:
+    """What the model is told: how this family's prompts read, the task, the form of the answer, what may be added."""
+    files = (f"{style_name}.txt", "_answer.txt", f"_{fidelity}.txt")
     return "\n".join((_PROMPTS / name).read_text(encoding="utf-8") for name in files)
 
 
 def refine_by_llm(
-    reading: Reading,
+    wish: Wish,
     *,
-    style: Style,
     settings: RefinerSettings,
     picture: bytes | None,
     deadline_s: float,
     cancelled: Callable[[], bool],
 ) -> RefineResult:
     """The LLM's result within the deadline, or LlmFailure. `latency_s` is 0: whoever times the call sets it."""
-    if len(reading.text) > MAX_TYPED_CHARACTERS:
+    if len(wish.reading.text) > MAX_TYPED_CHARACTERS:
         raise LlmFailure("prompt_too_long")
-    shown = within_deadline(
-        lambda: _show(reading, style, settings, picture, deadline_s), deadline_s=deadline_s, cancelled=cancelled
+    result = within_deadline(
+        lambda deadline: _converse(wish, settings, picture, deadline),
+        deadline_s=deadline_s,
+        cancelled=cancelled,
     )
-    answer = parse_answer(shown.reply.text)
-    result = _believe(answer, reading, style=style, settings=settings, shown=shown)
-    _log.info("refined by %s at %s, %s", settings.model, settings.host, shown.reply.usage)
+    _log.info("refined by %s at %s, %s", settings.model, settings.host, result.usage)
     return result
 
 
-def _show(reading: Reading, style: Style, settings: RefinerSettings, picture: bytes | None, timeout_s: float) -> _Shown:
+def _converse(wish: Wish, settings: RefinerSettings, picture: bytes | None, deadline: Deadline) -> RefineResult:
+    """The answer that is kept from before, or a new one, which is then kept."""
     jpeg, notices = _picture_for(settings, picture)
-    asked = json.dumps({"prompt": reading.text, "picture": "attached" if jpeg else "none"}, ensure_ascii=False)
+    if settings.cache_path is None:
+        return _ask(wish, settings, jpeg, notices, deadline)[0]
+    cache = AnswerCache(settings.cache_path)
+    key = _key(wish, settings, jpeg)
+    with FLIGHTS.alone(key, deadline):
+        kept = cache.get(key)
+        if kept is not None:
+            blind = (_blind(settings),) if jpeg is not None and not kept.with_picture else ()
+            shown = _Shown(with_picture=kept.with_picture, usage=None, notices=(*notices, *blind, _FROM_CACHE))
+            with contextlib.suppress(LlmFailure):  # what was usable once may not be by newer rules
+                return _believe(parse_answer(kept.text), wish, settings=settings, shown=shown)
+        result, new = _ask(wish, settings, jpeg, notices, deadline)
+        cache.put(key, new)
+        return result
+
+
+def _key(wish: Wish, settings: RefinerSettings, jpeg: bytes | None) -> str:
+    style = wish.style
+    return key_of(
+        [
+            system_prompt(style.name, wish.fidelity),
+            answer_schema(),
+            [settings.base_url, settings.provider, settings.model],
+            [style.name, style.encoder, style.token_limit, list(style.languages)],
+            [wish.reading.text, list(wish.locked)],
+            None if jpeg is None else hashlib.sha256(jpeg).hexdigest(),
+        ]
+    )
+
+
+def _ask(
+    wish: Wish, settings: RefinerSettings, jpeg: bytes | None, notices: tuple[Notice, ...], deadline: Deadline
+) -> tuple[RefineResult, Kept]:
+    """Asks, and where the answer cannot be used, says once what is wrong with it."""
+    turns: list[dict[str, str]] = []
+    usages: list[Usage | None] = []
+    while True:
+        reply, with_picture = ask_as_it_takes(
+            settings,
+            lambda with_picture: _messages(wish, jpeg if with_picture else None, turns),
+            has_picture=jpeg is not None,
+            deadline=deadline,
+        )
+        usages.append(reply.usage)
+        blind = (_blind(settings),) if jpeg is not None and not with_picture else ()
+        shown = _Shown(with_picture=with_picture, usage=_sum(usages), notices=(*notices, *blind))
+        try:
+            result = _believe(parse_answer(reply.text), wish, settings=settings, shown=shown)
+        except LlmFailure as failure:
+            if turns:
+                raise
+            _log.info("%s gave an answer that cannot be used (%s): asked to repair it", settings.model, failure.detail)
+            said = {"role": "assistant", "content": reply.text[:_LONGEST_REPEATED]}
+            turns.extend((said, {"role": "user", "content": _REPAIR.format(fault=failure.detail)}))
+        else:
+            return result, Kept(text=reply.text, with_picture=with_picture)
+
+
+def _messages(wish: Wish, jpeg: bytes | None, turns: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
+    told: dict[str, Any] = {"prompt": wish.reading.text, "picture": "attached" if jpeg else "none"}
+    if wish.locked:
+        told["keep_verbatim"] = list(wish.locked)
+    asked = json.dumps(told, ensure_ascii=False)
     content: str | list[dict[str, Any]] = asked
     if jpeg is not None:
         url = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
         content = [{"type": "text", "text": asked}, {"type": "image_url", "image_url": {"url": url}}]
-    messages = [{"role": "system", "content": system_prompt(style.name)}, {"role": "user", "content": content}]
-    reply = ask(settings, messages, timeout_s=timeout_s)
-    return _Shown(reply=reply, with_picture=jpeg is not None, notices=notices)
+    return [
+        {"role": "system", "content": system_prompt(wish.style.name, wish.fidelity)},
+        {"role": "user", "content": content},
+        *turns,
+    ]
+
+
+def _sum(usages: Sequence[Usage | None]) -> Usage | None:
+    """Over all turns; unknown where one turn was not counted."""
+    asked = [usage.input_tokens if usage else None for usage in usages]
+    answered = [usage.output_tokens if usage else None for usage in usages]
+    totals = [sum(filter(None, each)) if None not in each else None for each in (asked, answered)]
+    return Usage(input_tokens=totals[0], output_tokens=totals[1]) if any(usages) else None
 
 
 def _picture_for(settings: RefinerSettings, picture: bytes | None) -> tuple[bytes | None, tuple[Notice, ...]]:
@@ -104,15 +208,17 @@ def _picture_for(settings: RefinerSettings, picture: bytes | None) -> tuple[byte
         return None, ()
     rule = load_providers()[settings.provider or ""].rule_for(settings.model or "")
     if not rule.sees_pictures:
-        return None, (
-            _not_sent(
-                f"the model “{settings.model}” reads text only", f"模型“{settings.model}”只能读取文字", "text_only"
-            ),
-        )
+        return None, (_blind(settings),)
     try:
         return encode_picture(picture), ()
     except ValueError:
         return None, (_not_sent("it could not be read", "无法读取该图片", "unreadable"),)
+
+
+def _blind(settings: RefinerSettings) -> Notice:
+    return _not_sent(
+        f"the model “{settings.model}” reads text only", f"模型“{settings.model}”只能读取文字", "text_only"
+    )
 
 
 def _not_sent(en: str, zh: str, cause: str) -> Notice:
@@ -125,11 +231,14 @@ def _not_sent(en: str, zh: str, cause: str) -> Notice:
     )
 
 
-def _believe(
-    answer: Answer, reading: Reading, *, style: Style, settings: RefinerSettings, shown: _Shown
-) -> RefineResult:
+def _believe(answer: Answer, wish: Wish, *, settings: RefinerSettings, shown: _Shown) -> RefineResult:
+    reading, style = wish.reading, wish.style
     tags = _believed_tags(answer, reading)
     prompt, camera_told = _believed_prompt(answer, reading, tags, style)
+    if gone := lost(reading.text, prompt, locked=wish.locked):
+        raise LlmFailure("unusable_answer", f"refined_prompt must hold these as they stand: {', '.join(gone)}")
+    seen = answer.image_elements if shown.with_picture else []
+    prompt, added, told = _ledger(answer, prompt, wish, seen)
     match = answer.image_text_match
     return RefineResult(
         language_in=reading.language,
@@ -144,10 +253,8 @@ def _believe(
         compound=answer.compound and any(tag != "static" for tag in tags),
         refined_prompt=prompt,
         negative_prompt=answer.negative_prompt,
-        added_elements=tuple(
-            AddedElement(element=added.element, kind=added.kind, why=added.why) for added in answer.added_elements
-        ),
-        image_elements=tuple(answer.image_elements) if shown.with_picture else (),
+        added_elements=added,
+        image_elements=tuple(seen),
         image_text_match=ImageTextMatch(
             verdict=match.verdict, score=match.score, conflicts=tuple(match.conflicts), reason=match.reason
         )
@@ -163,11 +270,44 @@ def _believe(
         provider=settings.provider,
         model=settings.model,
         latency_s=0.0,
-        usage=shown.reply.usage,
-        checks=(*check_prompt(prompt, style), _camera_check(prompt, tags)),
+        usage=shown.usage,
+        checks=(
+            *check_prompt(prompt, style),
+            locked_check(reading.text, prompt, wish.locked),
+            _camera_check(prompt, tags),
+            _declared_check(added),
+        ),
         token_count=count_tokens(prompt, style),
-        notices=(*shown.notices, *camera_told, *length_notice(prompt, style)),
+        notices=(*shown.notices, *camera_told, *told, *length_notice(prompt, style)),
     )
+
+
+def _ledger(
+    answer: Answer, prompt: str, wish: Wish, seen: Sequence[str]
+) -> tuple[str, tuple[AddedElement, ...], tuple[Notice, ...]]:
+    """The prompt, everything in it that was not typed, and what is to be told. Strict: whole additions are dropped."""
+    typed = wish.reading.text
+    found = additions(typed, prompt, seen=seen)
+    gone: tuple[Found, ...] = ()
+    if wish.fidelity == "strict" and not (seen and wish.style.name in _DESCRIBES):
+        prompt, gone = without_additions(prompt, found, typed=typed)
+        found = additions(typed, prompt, seen=seen)
+    declared = [AddedElement(element=each.element, kind=each.kind, why=each.why) for each in answer.added_elements]
+    names = dict.fromkeys(each.element for each in gone)
+    told = (
+        Notice(
+            code="addition_dropped",
+            en=f"The LLM added what was not typed ({', '.join(names)}); it was left out.",
+            zh=f"大模型添加了未输入的内容（{'、'.join(names)}），已去掉。",
+        ),
+    )
+    return prompt, with_declared(found, declared, gone), told if names else ()
+
+
+def _declared_check(added: Sequence[AddedElement]) -> Check:
+    hidden = [each.element for each in added if each.why == NOT_DECLARED]
+    detail = excerpt(f"not declared: {', '.join(hidden)}") if hidden else "nothing was kept back"
+    return Check(name="additions_declared", passed=not hidden, detail=detail)
 
 
 def _believed_tags(answer: Answer, reading: Reading) -> tuple[CameraTag, ...]:

@@ -6,20 +6,25 @@ Knows nothing of providers. It says what it did not understand and what it chose
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
-from prompt_refiner.checks import check_prompt, count_tokens, language_notice, length_notice
+from prompt_refiner.checks import check_prompt, count_tokens, language_notice, length_notice, locked_check
+from prompt_refiner.ledger import lost
 from prompt_refiner.lexicon import load_lexicon
 from prompt_refiner.reading import Reading
 from prompt_refiner.text import excerpt
-from prompt_refiner.types import ImageTextMatch, Notice, RefineResult, Style
+from prompt_refiner.types import ImageTextMatch, Notice, RefineResult, Style, Suggestion, Warned
 from prompt_refiner.writing import write
 
 _CHINESE = re.compile(r"[㐀-䶿一-鿿](?:[^A-Za-z]*[㐀-䶿一-鿿])?")
 
 
-def refine_offline(reading: Reading, *, style: Style) -> RefineResult:
+def refine_offline(reading: Reading, *, style: Style, locked: Iterable[str] = ()) -> RefineResult:
     """The result of the rules alone. `latency_s` is 0: whoever times the call sets it."""
+    locked = tuple(locked)
     prompt = write(reading, style)
+    if lost(reading.text, prompt, locked=locked):
+        prompt = reading.text
     return RefineResult(
         language_in=reading.language,
         subject=reading.subject,
@@ -36,16 +41,48 @@ def refine_offline(reading: Reading, *, style: Style) -> RefineResult:
         added_elements=(),
         image_elements=(),
         image_text_match=ImageTextMatch(),
-        warnings=(),
-        suggestion=None,
+        warnings=_warnings(reading),
+        suggestion=_suggestion(reading),
         source="offline",
         provider=None,
         model=None,
         latency_s=0.0,
         usage=None,
-        checks=check_prompt(prompt, style),
+        checks=(*check_prompt(prompt, style), locked_check(reading.text, prompt, locked)),
         token_count=count_tokens(prompt, style),
         notices=_notices(reading, prompt, style),
+    )
+
+
+def _warnings(reading: Reading) -> tuple[Warned, ...]:
+    """What can be told from the words alone."""
+    warned: list[Warned] = []
+    tokens = [token for clause in reading.clauses for token in clause.tokens]
+    acts = any(True for clause in reading.clauses for _ in clause.acts())
+    if any(token.has("abstract") for token in tokens) and not acts and not reading.camera_requested:
+        warned.append("abstract_prompt")
+    if reading.compound and reading.intensity == "high":
+        warned.append("camera_subject_conflict")
+    return tuple(warned)
+
+
+def _suggestion(reading: Reading) -> Suggestion | None:
+    """By the amount of movement that was read; none where none was. Subject and camera together count as much."""
+    acts = any(True for clause in reading.clauses for _ in clause.acts())
+    if not acts and not reading.camera_motion:
+        return None
+    much = reading.intensity == "high" or reading.compound
+    joins = sum(token.has("then") for clause in reading.clauses for token in clause.tokens)
+    in_steps = joins > 0 or len(reading.camera_motion) > 1
+    chinese = reading.language in ("zh", "mixed")
+    amount = (
+        ("动作幅度大，需要更强的引导" if chinese else "much movement needs stronger guidance")
+        if much
+        else ("动作平缓，标准设置即可" if chinese else "calm movement needs no more than the standard")
+    )
+    steps = ("；动作分步进行，需要更长时间" if chinese else "; several steps need more time") if in_steps else ""
+    return Suggestion(
+        preset="high_motion" if much else "standard", duration="long" if in_steps else "normal", why=amount + steps
     )
 
 

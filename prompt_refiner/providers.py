@@ -15,18 +15,26 @@ from pydantic import BaseModel, ConfigDict, RootModel
 CUSTOM = "custom"
 
 
+Form = Literal["json_schema", "json_object"]
+
+
 class ModelRule(BaseModel):
-    """What models of one name pattern need; `extra` is sent as it stands."""
+    """What models of one name pattern need; `extra` is sent as it stands. `forms` replaces the service's own."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     pattern: str = "*"
     extra: dict[str, Any] = {}
     sees_pictures: bool = True
+    forms: list[Form] | None = None
 
 
 class Provider(BaseModel):
-    """One LLM service. `temperature` and `response_format` are not sent where they are None."""
+    """One LLM service. `temperature` is not sent where it is None.
+
+    `forms` are the ways in which it can be held to JSON, the strictest first; after the last the prompt alone asks.
+    `needs_key` is false for servers of one's own.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -39,8 +47,9 @@ class Provider(BaseModel):
     token_parameter: Literal["max_tokens", "max_completion_tokens"]
     max_tokens: int
     temperature: float | None
-    response_format: Literal["json_object"] | None
+    forms: list[Form]
     models: list[ModelRule]
+    needs_key: bool = True
 
     def rule_for(self, model: str) -> ModelRule:
         return next((rule for rule in self.models if fnmatchcase(model.lower(), rule.pattern)), ModelRule())
@@ -67,8 +76,13 @@ def origin_of(url: str) -> tuple[str, str, int | None]:
 
 
 def provider_at(url: str) -> str:
-    """The name of the service at this address, or `custom`."""
+    """The name of the service at this address, or `custom`. localhost and 127.0.0.1 are one place."""
     for name, provider in load_providers().items():
-        if provider.base_url and origin_of(provider.base_url) == origin_of(url):
+        if provider.base_url and _place_of(provider.base_url) == _place_of(url):
             return name
     return CUSTOM
+
+
+def _place_of(url: str) -> tuple[str, str, int | None]:
+    scheme, host, port = origin_of(url)
+    return scheme, "127.0.0.1" if host in ("localhost", "::1") else host, port

@@ -20,17 +20,22 @@ PROVIDER_KEY = "I2V_REFINER_PROVIDER"
 BASE_URL_KEY = "I2V_REFINER_BASE_URL"
 MODEL_KEY = "I2V_REFINER_MODEL"
 API_KEY_KEY = "I2V_REFINER_API_KEY"
+CACHE_KEY = "I2V_REFINER_CACHE"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RefinerSettings:
-    """A complete choice of LLM, or none. `problem` says why a choice that was made cannot be used."""
+    """A complete choice of LLM, or none. `problem` says why a choice that was made cannot be used.
+
+    Answers are kept in the SQLite file `cache_path`; nowhere where it is None.
+    """
 
     provider: str | None = None
     base_url: str | None = None
     model: str | None = None
     api_key: str | None = field(default=None, repr=False)
     problem: Notice | None = None
+    cache_path: Path | None = None
 
     @property
     def configured(self) -> bool:
@@ -107,7 +112,7 @@ def _at_address(base_url: str, asked: str | None, values: Mapping[str, str]) -> 
 def _at_preset(name: str, values: Mapping[str, str]) -> RefinerSettings:
     provider = load_providers()[name]
     key = values.get(API_KEY_KEY) or _first(values, provider.keys)
-    if key is None:
+    if key is None and provider.needs_key:
         accepted = ", ".join([API_KEY_KEY, *provider.keys])
         return _refused(
             f"{provider.title} needs a key: set one of {accepted}.",
@@ -128,12 +133,24 @@ def _complete(name: str, base_url: str | None, key: str | None, values: Mapping[
             "The key holds characters that no key has: copy it again, without quotes or spaces.",
             "密钥中含有不可能出现的字符：请重新复制，不要带引号或空格。",
         )
-    return RefinerSettings(provider=name, base_url=base_url, model=model, api_key=key)
+    return RefinerSettings(provider=name, base_url=base_url, model=model, api_key=key, cache_path=_cache_path(values))
+
+
+def _cache_path(values: Mapping[str, str]) -> Path | None:
+    """Where I2V_REFINER_CACHE says; `off` is nowhere; else the person's own cache folder."""
+    named = values.get(CACHE_KEY)
+    if named is not None:
+        return None if named.lower() == "off" else Path(named).expanduser()
+    home = values.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "image-to-video-studio" / "refiner.sqlite3"
 
 
 def _provider_with_key(values: Mapping[str, str]) -> str | None:
-    """The first service that has a key here; between two regions of one vendor, the one whose address is set."""
-    named = [name for name, provider in load_providers().items() if _first(values, provider.keys)]
+    """The first service that has a key here; between two regions of one vendor, the one whose address is set.
+
+    A service without a model of its own is used only where it is named: a key for it may be here for other programs.
+    """
+    named = [name for name, provider in load_providers().items() if provider.model and _first(values, provider.keys)]
     return next(
         (name for name in named if _is_named_region(load_providers()[name], values)), named[0] if named else None
     )

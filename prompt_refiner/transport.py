@@ -5,15 +5,14 @@ Knows nothing of prompts: it sends messages and gives back text, or says which f
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
-import threading
-import time
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, wait
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from prompt_refiner.deadline import Deadline
 from prompt_refiner.failures import Cause, LlmFailure
-from prompt_refiner.providers import load_providers
 from prompt_refiner.settings import RefinerSettings
 from prompt_refiner.types import Usage
 
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
     import httpx2
     from openai import APIStatusError
 
-T = TypeVar("T")
-
-_POLL_S = 0.05
 _CONNECT_S = 5.0
 _HEADERS_SENT = frozenset(
     (
@@ -37,6 +33,8 @@ _HEADERS_SENT = frozenset(
         "user-agent",
     )
 )
+_BREATH_S = 0.5
+"""Seconds before the second try where the service names none."""
 _LARGEST_ANSWER = 4 * 1024 * 1024
 """Bytes. A real answer has a few thousand."""
 # GLM says by number what others say in words.
@@ -52,63 +50,69 @@ class Reply(NamedTuple):
     usage: Usage | None
 
 
-def within_deadline(work: Callable[[], T], *, deadline_s: float, cancelled: Callable[[], bool]) -> T:
-    """Runs `work` in its own thread and waits for it at most `deadline_s` seconds; raises what it raises.
-
-    The client's own timeouts restart with every byte that arrives, and a name lookup has none, so the wait happens
-    here. LlmFailure `timeout` or `cancelled` leaves the thread behind; its socket times out on its own.
-    """
-    future: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - handed to the waiting thread, which raises it
-            future.set_exception(error)
-
-    ends = time.monotonic() + deadline_s
-    threading.Thread(target=run, name="prompt-refiner", daemon=True).start()
-    while not future.done():
-        left = ends - time.monotonic()
-        if left <= 0:
-            raise LlmFailure("timeout")
-        if cancelled():
-            raise LlmFailure("cancelled")
-        wait((future,), timeout=min(_POLL_S, left))
-    return future.result()
-
-
-def ask(settings: RefinerSettings, messages: Sequence[Mapping[str, Any]], *, timeout_s: float) -> Reply:
-    """Sends one chat request, never a second one. Every way to fail is an LlmFailure."""
+def ask(
+    settings: RefinerSettings,
+    messages: Sequence[Mapping[str, Any]],
+    parameters: Mapping[str, Any],
+    deadline: Deadline,
+) -> Reply:
+    """Sends one chat request, never a second one. Every way to fail is an LlmFailure that says when to ask again."""
     try:
         import httpx2
         import openai
     except ImportError as error:
         raise LlmFailure("package_missing") from error
-    parameters = _parameters(settings)
+    deadline.check()
     try:
-        with _client(settings, timeout_s) as client:
-            return _reply(client.chat.completions.create(messages=list(messages), **parameters))
+        with _client(settings, deadline) as client:
+            # As a body of its own: what a service takes is not limited to what the package has a name for.
+            answer = client.chat.completions.create(
+                model=settings.model or "", messages=list(messages), extra_body=dict(parameters)
+            )
+            return _reply(answer)
     except openai.APITimeoutError as error:
         is_unreachable = isinstance(error.__cause__, httpx2.ConnectTimeout)
         raise LlmFailure("unreachable" if is_unreachable else "timeout") from error
     except openai.APIStatusError as error:
-        raise LlmFailure(_cause_of(error), str(error.status_code)) from error
+        raise _refusal(error) from error
     except openai.APIConnectionError as error:
         if isinstance(error.__cause__, LlmFailure):
             raise error.__cause__ from None
-        raise LlmFailure("unreachable") from error
+        raise LlmFailure("unreachable", again_after_s=_BREATH_S) from error
     except (openai.OpenAIError, httpx2.HTTPError, httpx2.InvalidURL, ValueError, TypeError, AttributeError) as error:
         # A body that is no answer reaches us in any of these forms: see the package's own parsing.
-        raise LlmFailure("not_an_api", type(error).__name__) from error
+        raise LlmFailure("not_an_api", type(error).__name__, again_after_s=0) from error
 
 
-def _client(settings: RefinerSettings, timeout_s: float) -> Any:  # noqa: ANN401 - the package is imported late
+def _client(settings: RefinerSettings, deadline: Deadline) -> Any:  # noqa: ANN401 - the package is imported late
     import httpx2
     from openai import DefaultHttpx2Client, OpenAI
 
     key = settings.api_key or "none"
-    ends = time.monotonic() + timeout_s
+    timeout_s = deadline.left_s()
+
+    def keep_own_headers(request: httpx2.Request) -> None:
+        """The package adds what it finds in OPENAI_* variables; none of that is this service's business."""
+        for name in set(request.headers) - _HEADERS_SENT:
+            del request.headers[name]
+        request.headers["Authorization"] = f"Bearer {key}"
+        request.extensions["trace"] = _hanging_up(deadline)
+
+    return OpenAI(
+        api_key=key,
+        base_url=settings.base_url,
+        max_retries=0,
+        timeout=httpx2.Timeout(timeout_s, connect=min(_CONNECT_S, timeout_s)),
+        http_client=DefaultHttpx2Client(
+            trust_env=not _is_near(settings.host or ""),
+            follow_redirects=False,
+            event_hooks={"request": [keep_own_headers], "response": [_bounding(deadline)]},
+        ),
+    )
+
+
+def _bounding(deadline: Deadline) -> Callable[[httpx2.Response], None]:
+    import httpx2
 
     class Bounded(httpx2.SyncByteStream):
         """A body that ends with the deadline, so that a server that drips bytes does not hold its thread for ever."""
@@ -120,8 +124,7 @@ def _client(settings: RefinerSettings, timeout_s: float) -> Any:  # noqa: ANN401
             size = 0
             for chunk in self._body:
                 size += len(chunk)
-                if time.monotonic() > ends:
-                    raise LlmFailure("timeout")
+                deadline.check()
                 if size > _LARGEST_ANSWER:
                     raise LlmFailure("unusable_answer", "too long")
                 yield chunk
@@ -132,23 +135,24 @@ def _client(settings: RefinerSettings, timeout_s: float) -> Any:  # noqa: ANN401
     def bound(response: httpx2.Response) -> None:
         response.stream = Bounded(response.stream)
 
-    def keep_own_headers(request: httpx2.Request) -> None:
-        """The package adds what it finds in OPENAI_* variables; none of that is this service's business."""
-        for name in set(request.headers) - _HEADERS_SENT:
-            del request.headers[name]
-        request.headers["Authorization"] = f"Bearer {key}"
+    return bound
 
-    return OpenAI(
-        api_key=key,
-        base_url=settings.base_url,
-        max_retries=0,
-        timeout=httpx2.Timeout(timeout_s, connect=min(_CONNECT_S, timeout_s)),
-        http_client=DefaultHttpx2Client(
-            trust_env=not _is_near(settings.host or ""),
-            follow_redirects=False,
-            event_hooks={"request": [keep_own_headers], "response": [bound]},
-        ),
-    )
+
+def _hanging_up(deadline: Deadline) -> Callable[[str, Mapping[str, Any]], None]:
+    """Ends the connection together with the wish for it: a server that sees this stops writing, also where nothing
+    has come yet. A streamed answer could give no more, and not every server streams."""
+
+    def trace(event: str, facts: Mapping[str, Any]) -> None:
+        if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
+            line = facts["return_value"].get_extra_info("socket")
+            deadline.on_give_up(lambda: _shut(line))
+
+    return trace
+
+
+def _shut(line: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # it may have ended by itself
+        line.shutdown(socket.SHUT_RDWR)
 
 
 def _is_near(host: str) -> bool:
@@ -161,30 +165,19 @@ def _is_near(host: str) -> bool:
         return False
 
 
-def _parameters(settings: RefinerSettings) -> dict[str, Any]:
-    provider = load_providers()[settings.provider or ""]
-    model = settings.model or ""
-    parameters: dict[str, Any] = {"model": model, provider.token_parameter: provider.max_tokens}
-    if provider.temperature is not None:
-        parameters["temperature"] = provider.temperature
-    if provider.response_format is not None:
-        parameters["response_format"] = {"type": provider.response_format}
-    if extra := provider.rule_for(model).extra:
-        parameters["extra_body"] = extra
-    return parameters
-
-
 def _reply(answer: Any) -> Reply:  # noqa: ANN401 - servers send what they like
     choices = getattr(answer, "choices", None)
     if not isinstance(choices, list):
-        raise LlmFailure("not_an_api", type(answer).__name__)
+        raise LlmFailure("not_an_api", type(answer).__name__, again_after_s=0)
     if not choices:
-        raise LlmFailure("empty_answer")
+        raise LlmFailure("empty_answer", again_after_s=0)
     if choices[0].finish_reason in ("content_filter", "sensitive"):
         raise LlmFailure("refused", str(choices[0].finish_reason))
+    if choices[0].finish_reason == "network_error":
+        raise LlmFailure("server_error", "network_error", again_after_s=_BREATH_S)
     content = choices[0].message.content
     if not isinstance(content, str) or not content.strip():
-        raise LlmFailure("empty_answer", str(choices[0].finish_reason))
+        raise LlmFailure("empty_answer", str(choices[0].finish_reason), again_after_s=0)
     return Reply(content, _usage(answer.usage))
 
 
@@ -196,6 +189,17 @@ def _usage(counted: Any) -> Usage | None:  # noqa: ANN401
     return Usage(input_tokens=asked, output_tokens=answered)
 
 
+def _refusal(error: APIStatusError) -> LlmFailure:
+    cause = _cause_of(error)
+    again_after_s: float | None = None
+    if cause in ("busy", "server_error"):
+        again_after_s = _BREATH_S
+        with contextlib.suppress(ValueError):
+            again_after_s = max(float(error.response.headers.get("Retry-After", _BREATH_S)), 0.0)
+    said = f"{error.body}".lower()
+    return LlmFailure(cause, str(error.status_code), again_after_s=again_after_s, said=said)
+
+
 def _cause_of(error: APIStatusError) -> Cause:
     """What an HTTP status means, with the words of the error body where one status has two meanings."""
     words = f"code {error.code} {error.type} {error.body}".lower()
@@ -204,7 +208,7 @@ def _cause_of(error: APIStatusError) -> Cause:
         return "refused"
     if status in (401, 403):
         return "key_refused"
-    if status == 404:
+    if status == 404 or (status == 400 and "code 1211" in words):
         return "model_missing"
     if status in (402, 429):
         return "no_credit" if status == 402 or any(word in words for word in _NO_CREDIT) else "busy"

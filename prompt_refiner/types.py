@@ -22,6 +22,8 @@ Intensity = Literal["low", "medium", "high"]
 Severity = Literal["info", "warn", "error"]
 Mode = Literal["auto", "llm", "offline"]
 Source = Literal["llm", "offline"]
+Fidelity = Literal["strict", "balanced", "creative"]
+"""How much an LLM may add: nothing, what the movement needs, or something of its own. Whatever it adds is listed."""
 Verdict = Literal["match", "partial", "mismatch", "unknown"]
 SuggestedPreset = Literal["preview", "standard", "high_motion", "creative"]
 SuggestedDuration = Literal["short", "normal", "long"]
@@ -98,6 +100,19 @@ class Check:
     name: str
     passed: bool
     detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedText:
+    """A text that the person edited, held against what they had typed before it was refined.
+
+    `additions` are the elements that the typed text does not name: the person may well want them.
+    """
+
+    checks: tuple[Check, ...]
+    additions: tuple[AddedElement, ...]
+    token_count: int | None
+    notices: tuple[Notice, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ _BETWEEN = " 、-"
 _JOINTS = " ,，;；、:："
 _STOPS = ".。!！?？…"
 _ORDER = frozenset(("先", "首先", "first", "at first"))
+_IN_SENTENCES = frozenset(("wan", "kaleido"))
 _WITHOUT_PACE = frozenset(("static", "handheld"))
 
 
@@ -29,7 +30,7 @@ def write(reading: Reading, style: Style) -> str:
     spoken = "".join(each.text for each in reading.clauses if each.is_about_camera)
     typed = "zh" if has_hanzi(spoken) else "en"
     language = typed if typed in style.languages else style.languages[0]
-    phrase = camera_phrase(tags, reading, language, is_sentence=style.name == "wan")
+    phrase = camera_phrase(tags, reading, language, is_sentence=style.name in _IN_SENTENCES)
     if clause is None:
         # The engine reads the person's own camera words, unless they are in a language that it does not know.
         return reading.text if typed == language else joined(reading.text, phrase)
@@ -38,7 +39,7 @@ def write(reading: Reading, style: Style) -> str:
     rest = _without(reading.text, clause)
     if style.name == "camera":
         return joined(phrase, rest)
-    return _as_sentences(rest, phrase) if style.name == "wan" else joined(rest, phrase)
+    return _as_sentences(rest, phrase) if style.name in _IN_SENTENCES else joined(rest, phrase)
 
 
 def camera_phrase(

@@ -49,7 +49,7 @@ def test_any_values_are_an_answer_or_a_failure(found: dict[str, Any]) -> None:
 
 
 def test_every_style_tells_the_model_every_field_of_the_answer() -> None:
-    assert {"camera", "i2vgen_xl", "wan"} <= set(known_styles())
+    assert {"camera", "i2vgen_xl", "kaleido", "wan"} == set(known_styles())
     for style in known_styles():
         told = system_prompt(style)
         assert [name for name in Answer.model_fields if f'"{name}"' not in told] == []

@@ -104,12 +104,12 @@ def test_a_camera_move_that_nobody_asked_for_is_dropped_from_tags_and_text_and_t
     service.says(
         answer(
             camera_motion=["pan_left"],
-            refined_prompt="Ocean waves crashing with foam, camera slowly panning left, sunlight reflecting",
+            refined_prompt="Ocean waves crashing, camera slowly panning left, smooth motion",
         )
     )
     result = service.refine("海浪动")
     assert (result.source, result.camera_motion, result.camera_requested) == ("llm", (), False)
-    assert result.refined_prompt == "Ocean waves crashing with foam, sunlight reflecting"
+    assert result.refined_prompt == "Ocean waves crashing, smooth motion"
     assert not result.compound
     (notice,) = (notice for notice in result.notices if notice.code == "camera_dropped")
     assert "pans left" in notice.en
@@ -191,6 +191,13 @@ FAILURES: list[tuple[str, int, Any]] = [
     ("key_refused", 401, error("Invalid Authentication", type="invalid_authentication_error")),
     ("key_refused", 403, error("forbidden")),
     ("model_missing", 404, error("Not found the model")),
+    ("model_missing", 400, error("模型不存在", code="1211")),
+    ("key_refused", 401, error("身份验证失败", code="1000")),
+    ("key_refused", 401, error("Incorrect API key", type="incorrect_api_key_error")),
+    ("busy", 429, error("too many", type="rate_limit_reached_error")),
+    ("busy", 429, error("traffic", code="1305")),
+    ("refused", 200, completion("", finish_reason="content_filter")),
+    ("server_error", 200, completion("", finish_reason="network_error")),
     ("busy", 429, error("engine is overloaded", type="engine_overloaded_error")),
     ("busy", 429, error("too many requests", code="1302")),
     ("no_credit", 429, error("check your plan", type="exceeded_current_quota_error")),
@@ -218,6 +225,12 @@ FAILURES: list[tuple[str, int, Any]] = [
 ]
 
 
+def is_asked_again(cause: str, status: int) -> bool:
+    """A 200 that holds no answer may have been an accident, a wrong answer is repaired once, and max_tokens that is
+    refused is left out once. The rest is final: here every busy service asks for more time than there is."""
+    return (status == 200 and cause != "refused") or (status, cause) == (422, "request_refused")
+
+
 @pytest.mark.parametrize(
     ("cause", "status", "body"), FAILURES, ids=[f"{f[1]}-{f[0]}-{i}" for i, f in enumerate(FAILURES)]
 )
@@ -229,7 +242,7 @@ def test_every_failure_gives_the_offline_result_and_its_cause(
         result = service.refine()
     assert cause_of(result) == cause
     assert result.latency_s < 5
-    assert len(service.requests) == 1
+    assert len(service.requests) == (2 if is_asked_again(cause, status) else 1)
     everything = json.dumps(result.to_dict(), ensure_ascii=False) + caplog.text + repr(service.settings())
     assert KEY not in everything
     assert "Traceback" not in everything

@@ -18,7 +18,7 @@ from prompt_refiner import RefineResult, RefinerSettings, Style, refine
 from prompt_refiner import types as own
 from prompt_refiner.lexicon import load_lexicon
 from prompt_refiner.reading import read
-from prompt_refiner.text import clean, estimate_tokens, language_of
+from prompt_refiner.text import clean, estimate_tokens, has_hanzi, language_of
 
 CAMERA = Style(name="camera", encoder=None, token_limit=None, languages=("zh", "en"))
 I2VGEN = Style(name="i2vgen_xl", encoder="CLIP ViT-H", token_limit=75, languages=("en",))
@@ -215,7 +215,11 @@ def test_the_length_is_an_estimate_and_says_so() -> None:
     long = offline("a cat " * 40, I2VGEN)
     assert long.token_count == estimate_tokens("a cat " * 40) == 108
     assert codes(long) == {"too_long"}
-    assert {check.name: check.passed for check in long.checks} == {"language": True, "token_budget_estimated": False}
+    assert {check.name: check.passed for check in long.checks} == {
+        "language": True,
+        "token_budget_estimated": False,
+        "kept_verbatim": True,
+    }
     assert offline("a cat " * 40, CAMERA).token_count is None
 
 
@@ -358,3 +362,46 @@ def test_a_style_without_a_system_prompt_is_a_mistake_of_the_caller() -> None:
 
 def test_every_tag_of_the_lexicon_can_be_written() -> None:
     assert set(load_lexicon().phrases) == set(get_args(own.CameraTag))
+
+
+# What the rules advise
+
+
+@pytest.mark.parametrize("text", ["让画面充满活力", "让它动起来", "make it cinematic", "bring this photo to life"])
+def test_a_wish_that_names_no_movement_is_called_abstract(text: str) -> None:
+    assert offline(text).warnings == ("abstract_prompt",)
+    assert offline(text).suggestion is None
+
+
+@pytest.mark.parametrize("text", ["女孩微笑，画面有电影感", "cinematic slow zoom in", "waves", "人走路", ""])
+def test_what_names_something_is_not_called_abstract(text: str) -> None:
+    assert "abstract_prompt" not in offline(text).warnings
+
+
+def test_much_movement_of_subject_and_camera_together_is_warned_of() -> None:
+    assert offline("镜头推近，男人狂奔").warnings == ("camera_subject_conflict",)
+    assert offline("镜头推近，女孩微笑").warnings == offline("男人狂奔").warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "preset", "duration"),
+    [
+        ("女孩微笑", "standard", "normal"),
+        ("a man walks", "standard", "normal"),
+        ("a dog runs", "high_motion", "normal"),
+        ("zoom in", "standard", "normal"),
+        ("the camera pans left while a man walks", "high_motion", "normal"),
+        ("pan left, then zoom in", "standard", "long"),
+        ("猫先转头，然后跳下沙发", "high_motion", "long"),
+    ],
+)
+def test_the_rules_suggest_by_what_they_read_and_say_why(text: str, preset: str, duration: str) -> None:
+    suggestion = offline(text).suggestion
+    assert suggestion is not None
+    assert (suggestion.preset, suggestion.duration) == (preset, duration)
+    assert has_hanzi(suggestion.why) == has_hanzi(text)
+
+
+def test_a_kaleido_prompt_gets_the_camera_in_a_sentence_of_its_own() -> None:
+    kaleido = Style(name="kaleido", encoder="umT5-XXL", token_limit=512, languages=("zh", "en"))
+    assert offline("zoom in, a girl dances", kaleido).refined_prompt == "a girl dances. The camera zooms in."

@@ -117,7 +117,27 @@ def test_every_service_can_be_asked() -> None:
     for name, provider in providers.items():
         assert (provider.base_url is None) == (name == "custom")
         if provider.base_url is not None:
-            assert provider.base_url.startswith("https://")
-            assert provider.other_region in providers
-            assert provider.keys
-            assert provider.model
+            assert provider.base_url.startswith("https://" if provider.needs_key else "http://localhost:")
+            assert provider.needs_key == bool(provider.keys)
+        if provider.other_region is not None:
+            assert providers[provider.other_region].other_region == name
+
+
+def test_a_server_of_ones_own_needs_a_model_and_no_key() -> None:
+    asked = {"I2V_REFINER_PROVIDER": "ollama"}
+    unnamed, named = load_settings(asked), load_settings({**asked, "I2V_REFINER_MODEL": "qwen3-vl"})
+    assert unnamed.problem is not None
+    assert "I2V_REFINER_MODEL" in unnamed.problem.en
+    assert (named.configured, named.provider, named.api_key, named.host) == (True, "ollama", None, "localhost")
+
+
+def test_a_server_of_ones_own_is_known_by_its_port() -> None:
+    env = {"I2V_REFINER_BASE_URL": "http://127.0.0.1:1234/v1", "I2V_REFINER_MODEL": "m"}
+    assert load_settings(env).provider == "lm-studio"
+    assert load_settings({**env, "I2V_REFINER_BASE_URL": "http://192.168.1.9:1234/v1"}).provider == "custom"
+
+
+def test_a_key_that_is_here_for_other_programs_chooses_nothing() -> None:
+    assert not load_settings({"OPENAI_API_KEY": KEY}).configured
+    env = {"OPENAI_API_KEY": KEY, "I2V_REFINER_PROVIDER": "openai", "I2V_REFINER_MODEL": "m"}
+    assert (load_settings(env).host, load_settings(env).api_key) == ("api.openai.com", KEY)

@@ -29,6 +29,30 @@ def service() -> Iterator[Service]:
 KIMI_FIELDS = {"model", "messages", "max_completion_tokens", "response_format", "thinking"}
 
 
+MFJS = {"type", "properties", "required", "additionalProperties", "items", "anyOf", "enum", "description", "title"}
+
+
+def mfjs_faults(schema: Any, *, is_root: bool = True) -> list[str]:
+    """What Kimi's subset of JSON schema does not have, by its documents."""
+    if not isinstance(schema, dict):
+        return [f"{schema!r} must be an object"]
+    faults = [f"unknown {word}" for word in sorted(set(schema) - MFJS)]
+    if is_root and schema.get("type") != "object":
+        faults.append("root must be an object")
+    if "anyOf" in schema and "type" in schema:
+        faults.append("type beside anyOf")
+    if len({type(value) for value in schema.get("enum", [])}) > 1:
+        faults.append("enum of several types")
+    if schema.get("type") == "object" and set(schema["required"]) - set(schema["properties"]):
+        faults.append("required but not there")
+    inner = [
+        *schema.get("properties", {}).values(),
+        *schema.get("anyOf", []),
+        *([schema["items"]] if "items" in schema else []),
+    ]
+    return faults + [fault for each in inner for fault in mfjs_faults(each, is_root=False)]
+
+
 def strict_kimi(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
     """Kimi K2.6 by its documents: its own sampling only, the new token parameter, thinking that can be off."""
     if body.get("temperature", 1) != 1:
@@ -36,6 +60,9 @@ def strict_kimi(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
         send(handler, 400, {"error": error})
     elif set(body) != KIMI_FIELDS or body["thinking"] != {"type": "disabled"}:
         send(handler, 400, {"error": {"message": f"Extra inputs: {sorted(body)}", "type": "invalid_request_error"}})
+    elif faults := mfjs_faults(body["response_format"]["json_schema"]["schema"]):
+        said = f"response_format.json_schema is not a valid moonshot flavored json schema, details: <{faults}>"
+        send(handler, 400, {"error": {"message": said, "type": "invalid_request_error"}})
     else:
         send(handler, 200, completion(answer()))
 

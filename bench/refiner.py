@@ -1,0 +1,213 @@
+"""Scores a refiner on evals/refiner.yaml: what it understood, what it kept, what it made up.
+
+Knows nothing of how a prompt is refined; compares results with what people meant. Without arguments: the offline rules.
+With `--mode llm`: the LLM of this environment, whose answers cost money. Writes bench/results/refiner.json, or
+refiner-<model>.json for an LLM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from prompt_refiner import RefineResult, RefinerSettings, Style, load_settings, refine  # noqa: E402 - found by its path
+from prompt_refiner.lexicon import load_lexicon  # noqa: E402
+from prompt_refiner.types import CAMERA_TAGS, Intensity, Language, Speed  # noqa: E402
+
+ROWS_PATH = ROOT / "evals" / "refiner.yaml"
+RESULTS = ROOT / "bench" / "results"
+WAN = Style(name="wan", encoder="umT5-XXL", token_limit=512, languages=("zh", "en"))
+I2VGEN = Style(name="i2vgen_xl", encoder="CLIP ViT-H", token_limit=75, languages=("en",))
+GOALS = {"camera_precision": 0.98, "camera_recall": 0.95, "intensity": 0.9, "invented_elements": 0}
+_HANZI = re.compile(r"[㐀-䶿一-鿿]")
+_WORD = re.compile(r"[^\W\d_㐀-䶿一-鿿]+|[㐀-䶿一-鿿]|\d+")
+_PACE_WORDS = frozenset(("slowly", "quickly", "and", "the", "camera", *"缓慢緩快速镜头鏡頭"))
+
+
+class Row(BaseModel):
+    """One text and what it means; see the head of the file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    text: str
+    camera: list[str]
+    intensity: Intensity | None = None
+    speed: Speed = "normal"
+    refuses: bool = False
+    keep: list[str] = []
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """One row, refined for a family that reads both languages and for one that reads English only."""
+
+    language: Language
+    row: Row
+    wan: RefineResult
+    english: RefineResult
+
+
+def load_rows() -> Iterator[tuple[Language, Row]]:
+    groups: dict[Language, list[Any]] = yaml.safe_load(ROWS_PATH.read_text(encoding="utf-8"))
+    for language, rows in groups.items():
+        for row in rows:
+            checked = Row.model_validate(row)
+            unknown = {name for tag in checked.camera for name in tag.split("|")} - set(CAMERA_TAGS)
+            if unknown:
+                raise ValueError(f"{checked.text}: no camera tag is called {', '.join(sorted(unknown))}")
+            yield language, checked
+
+
+def run(mode: Literal["llm", "offline"], settings: RefinerSettings) -> list[Outcome]:
+    return [
+        Outcome(
+            language=language,
+            row=row,
+            wan=refine(row.text, style=WAN, settings=settings, mode=mode, deadline_s=60),
+            english=refine(row.text, style=I2VGEN, settings=settings, mode=mode, deadline_s=60),
+        )
+        for language, row in load_rows()
+    ]
+
+
+def camera_counts(outcome: Outcome) -> tuple[int, int, int]:
+    """Right, invented and missed tags."""
+    left: list[str] = list(outcome.wan.camera_motion)
+    missed = 0
+    for asked in outcome.row.camera:
+        found = next((tag for tag in left if tag in asked.split("|")), None)
+        if found is None:
+            missed += 1
+        else:
+            left.remove(found)
+    return len(outcome.wan.camera_motion) - len(left), len(left), missed
+
+
+def invented_words(typed: str, result: RefineResult) -> list[str]:
+    """Words of the refined prompt that were neither typed nor say a camera move that was asked for."""
+    phrases = [load_lexicon().phrases[tag] for tag in result.camera_motion]
+    ours = " ".join(text for each in phrases for text in (each.zh, each.en, each.en_ing, each.zh_alone, each.en_alone))
+    known = {word.lower() for word in _WORD.findall(f"{typed} {ours}")} | _PACE_WORDS
+    traditional = load_lexicon().in_traditional(ours)
+    known |= set(_WORD.findall(traditional))
+    return [word for word in _WORD.findall(result.refined_prompt.lower()) if word not in known]
+
+
+def faults(outcome: Outcome) -> list[str]:
+    """What is wrong with one row, in words."""
+    row, result = outcome.row, outcome.wan
+    _, invented, missed = camera_counts(outcome)
+    found: list[str] = []
+    if invented or missed:
+        found.append(f"camera {list(result.camera_motion)}, asked {row.camera}")
+    if row.intensity not in (None, result.motion_intensity):
+        found.append(f"intensity {result.motion_intensity}, is {row.intensity}")
+    if row.speed != result.speed:
+        found.append(f"speed {result.speed}, is {row.speed}")
+    if outcome.language != result.language_in:
+        found.append(f"language {result.language_in}")
+    if gone := [word for word in row.keep if word.lower() not in result.refined_prompt.lower()]:
+        found.append(f"lost {gone} in {result.refined_prompt!r}")
+    for each in (outcome.wan, outcome.english):
+        if made_up := invented_words(row.text, each):
+            found.append(f"made up {made_up} in {each.refined_prompt!r}")
+    if not budget_held(outcome):
+        found.append("too long, and not told")
+    if not language_held(outcome):
+        found.append(f"not in English, and not told: {outcome.english.refined_prompt!r}")
+    return found
+
+
+def budget_held(outcome: Outcome) -> bool:
+    """Within the engine's limit, or told that it is not."""
+    return all(
+        (result.token_count or 0) <= (style.token_limit or 0) or any(note.code == "too_long" for note in result.notices)
+        for result, style in ((outcome.wan, WAN), (outcome.english, I2VGEN))
+    )
+
+
+def language_held(outcome: Outcome) -> bool:
+    """English for the engine that reads English only, or told what is left as it was typed."""
+    told = any(note.code in ("untranslated", "language_unread") for note in outcome.english.notices)
+    return told or not _HANZI.search(outcome.english.refined_prompt)
+
+
+def score(outcomes: Sequence[Outcome]) -> dict[str, float | int]:
+    counts = [camera_counts(outcome) for outcome in outcomes]
+    right, invented, missed = (sum(each[place] for each in counts) for place in range(3))
+    unasked = [outcome for outcome in outcomes if not outcome.row.camera]
+    judged = [outcome for outcome in outcomes if outcome.row.intensity is not None]
+    refusals = [outcome for outcome in outcomes if outcome.row.refuses]
+    named = [outcome for outcome in outcomes if outcome.row.keep]
+    hanzi = [outcome for outcome in outcomes if _HANZI.search(outcome.row.text)]
+    return {
+        "rows": len(outcomes),
+        "camera_precision": ratio(right, right + invented),
+        "camera_recall": ratio(right, right + missed),
+        "no_camera_invented": share(not outcome.wan.camera_motion for outcome in unasked),
+        "negation": share(camera_counts(outcome)[1:] == (0, 0) for outcome in refusals),
+        "intensity": share(outcome.wan.motion_intensity == outcome.row.intensity for outcome in judged),
+        "speed": share(outcome.wan.speed == outcome.row.speed for outcome in outcomes),
+        "language_in": share(outcome.wan.language_in == outcome.language for outcome in outcomes),
+        "words_kept": share(
+            all(word.lower() in outcome.wan.refined_prompt.lower() for word in outcome.row.keep) for outcome in named
+        ),
+        "invented_elements": sum(
+            len(invented_words(outcome.row.text, result))
+            for outcome in outcomes
+            for result in (outcome.wan, outcome.english)
+        ),
+        "english_or_told": share(language_held(outcome) for outcome in outcomes),
+        "translated": share(not _HANZI.search(outcome.english.refined_prompt) for outcome in hanzi),
+        "budget_held_or_told": share(budget_held(outcome) for outcome in outcomes),
+        "by_llm": share(outcome.wan.source == "llm" for outcome in outcomes),
+    }
+
+
+def share(truths: Iterable[bool]) -> float:
+    all_of = list(truths)
+    return ratio(sum(all_of), len(all_of))
+
+
+def ratio(part: int, whole: int) -> float:
+    return round(part / whole, 4) if whole else 1.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--mode", choices=("offline", "llm"), default="offline")
+    parser.add_argument("--faults", action="store_true", help="also print every row that is not right")
+    arguments = parser.parse_args()
+    settings = load_settings() if arguments.mode == "llm" else RefinerSettings()
+    outcomes = run(arguments.mode, settings)
+    card = score(outcomes)
+    wrong = {outcome.row.text: found for outcome in outcomes if (found := faults(outcome))}
+    for name, value in card.items():
+        goal = f"   (goal {GOALS[name]})" if name in GOALS and arguments.mode == "offline" else ""
+        print(f"{name:22}{value:>8}{goal}")
+    if arguments.faults:
+        for text, found in wrong.items():
+            print(f"{text}\n    " + "\n    ".join(found))
+    model = re.sub(r"[^\w.-]", "-", settings.model or "none")
+    name = "refiner" if arguments.mode == "offline" else f"refiner-{model}"
+    RESULTS.mkdir(exist_ok=True)
+    written = {"mode": arguments.mode, "model": settings.model, "scores": card, "faults": wrong}
+    (RESULTS / f"{name}.json").write_text(json.dumps(written, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    missed = [name for name, goal in GOALS.items() if (card[name] > goal if goal == 0 else card[name] < goal)]
+    return 1 if missed and arguments.mode == "offline" else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
