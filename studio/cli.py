@@ -9,16 +9,18 @@ import argparse
 import json
 import logging
 import os
+import secrets
 import signal
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 from i2v_pipeline.errors import Cancelled, InputError, RequestError, StudioError
 from i2v_pipeline.presets import find_engine, load_presets
-from i2v_pipeline.types import EngineSpec, Fit, PresetName, Progress, Text
+from i2v_pipeline.types import EngineSpec, Fit, Motion, PresetName, Progress, Text
 from studio.doctor import diagnose
 from studio.recipe import SEED_LIMIT, Choice, compose, motion_of, origin_of, style_of
 
@@ -136,44 +138,53 @@ def _serve(arguments: argparse.Namespace) -> None:
 
 
 def _generate(arguments: argparse.Namespace) -> None:
+    from i2v_pipeline.checks import check_request
     from i2v_pipeline.images import open_picture
     from i2v_pipeline.pipeline import EngineCache, Outputs, run
     from prompt_refiner import load_settings, refine
 
-    # 1. What will be made
+    # 1. What will be made: refused before anybody waits for a refiner
     spec = find_engine(arguments.engine)
     _refuse_what_the_engine_lacks(spec, arguments)
+    if arguments.out and arguments.out.suffix.lower() != ".mp4":
+        raise InputError(
+            f"--out {arguments.out.name}: the video is an MP4. Give a name that ends in .mp4.",
+            f"--out {arguments.out.name}：视频格式为 MP4。请使用以 .mp4 结尾的文件名。",
+        )
     picture = open_picture(arguments.image)
-    mode = "offline" if arguments.refine == "off" else arguments.refine
-    result = refine(arguments.prompt, style=style_of(spec), settings=load_settings(), mode=mode)
+    choice = Choice(
+        preset=arguments.preset,
+        resolution=arguments.resolution,
+        frames=arguments.frames,
+        fps=arguments.fps,
+        steps=arguments.steps,
+        guidance=arguments.guidance,
+        negative_prompt=arguments.negative,
+        seed=secrets.randbelow(SEED_LIMIT) if arguments.seed is None else arguments.seed,
+        fit=arguments.fit,
+        embed_source=not arguments.no_source,
+    )
+    request_for = partial(compose, spec, choice, image=arguments.image, image_size=(picture.width, picture.height))
+    typed = arguments.prompt
+    check_request(spec, request_for(prompt=typed, origin=origin_of(typed, None), motion=Motion()))
+
+    # 2. The prompt
     is_refined = arguments.refine != "off"
-    request = compose(
-        spec,
-        Choice(
-            preset=arguments.preset,
-            resolution=arguments.resolution,
-            frames=arguments.frames,
-            fps=arguments.fps,
-            steps=arguments.steps,
-            guidance=arguments.guidance,
-            negative_prompt=arguments.negative,
-            seed=arguments.seed,
-            fit=arguments.fit,
-            embed_source=not arguments.no_source,
-        ),
-        image=arguments.image,
-        image_size=(picture.width, picture.height),
-        prompt=result.refined_prompt if is_refined else arguments.prompt,
-        origin=origin_of(arguments.prompt, result if is_refined else None),
+    result = refine(
+        typed, style=style_of(spec), settings=load_settings(), mode=arguments.refine if is_refined else "offline"
+    )
+    request = request_for(
+        prompt=result.refined_prompt if is_refined else typed,
+        origin=origin_of(typed, result if is_refined else None),
         motion=motion_of(result),
     )
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    video = arguments.out or Path("outputs") / f"{stamp}-{spec.id}-{request.seed}.mp4"
     for notice in result.notices if is_refined else ():
         _say(Text(notice.en, notice.zh))
     _say(Text(f"Prompt sent: {request.prompt}", f"实际发送的提示词：{request.prompt}"))
 
-    # 2. Make it
+    # 3. Make it
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    video = arguments.out or Path("outputs") / f"{stamp}-{spec.id}-{request.seed}.mp4"
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     video.parent.mkdir(parents=True, exist_ok=True)
     outputs = Outputs(video=video, report=video.with_suffix(".json"), shown_path=str(video))
@@ -185,7 +196,7 @@ def _generate(arguments: argparse.Namespace) -> None:
         bar.close()
         engines.close()
 
-    # 3. Say what was made
+    # 4. Say what was made
     for finding in report["findings"]:
         _say(Text(finding["message"], finding["message_zh"]))
     if arguments.json:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ MAY_IMPORT = {
 }
 # Where a library may be imported at all: each has one owner, so that replacing it touches one place.
 OWNERS = {
-    "gradio": ("studio/page/",),
+    "gradio": ("studio/page/", "studio/server.py"),
     "openai": ("prompt_refiner/",),
     "torch": ("i2v_pipeline/engines/", "i2v_pipeline/denoise.py"),
     "diffusers": ("i2v_pipeline/engines/",),
@@ -114,14 +115,33 @@ def test_every_direct_dependency_is_pinned_and_has_its_reason_in_the_design() ->
     design = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
     section = design.partition("\n## Dependencies\n")[2].partition("\n## ")[0]
     reasons = dict(re.findall(r"^\| `([a-z0-9-]+)` \| ([^|]+) \|", section, flags=re.MULTILINE))
-    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    requirements = [line for line in lines if line.strip() and not line.startswith("#")]
-    pinned = [re.match(r"([A-Za-z0-9-]+)==[0-9][0-9.]*( *;|$)", line) for line in requirements]
-    assert all(pinned), (
-        f"not pinned exactly: {[line for line, pin in zip(requirements, pinned, strict=True) if not pin]}"
-    )
-    assert {pin[1] for pin in pinned if pin} == set(reasons)
+    assert set(pinned()) == set(reasons)
     assert all(reason.strip() for reason in reasons.values())
+
+
+def test_every_library_that_the_program_imports_is_pinned() -> None:
+    packages = metadata.packages_distributions()
+    libraries = {
+        found.top
+        for found in imports()
+        if owner_of(found.file) in MAY_IMPORT and found.top not in {*MAY_IMPORT, *sys.stdlib_module_names}
+    }
+    unknown = {
+        library for library in libraries if not {name.lower() for name in packages.get(library, ())} & set(pinned())
+    }
+    assert not unknown
+
+
+def pinned() -> list[str]:
+    """The packages of requirements.txt; each line must be one exact version."""
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    names = []
+    for line in lines:
+        if line.strip() and not line.startswith("#"):
+            pin = re.match(r"([a-z0-9-]+)==[0-9][0-9.]*( *;|$)", line)
+            assert pin, f"not pinned exactly: {line}"
+            names.append(pin[1])
+    return names
 
 
 def test_functions_and_files_stay_readable() -> None:

@@ -5,6 +5,7 @@ Knows no depth and no camera.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -22,7 +23,10 @@ MATTE_REACH = 0.008
 MATTE_HAZE = 0.08
 """What a guided filter leaves of the subject in the background, and takes from the subject; both are cleared away."""
 HOLE_ALPHA = 0.02
-INPAINT_SIDE_PX = 512
+FRINGE = 0.0018
+"""Share of the longer side by which the matte is grown, softly: what hangs on the subject's edge goes with it."""
+FILL_SIDE_PX, INPAINT_SIDE_PX = 1280, 512
+"""Longer sides at which the hole is filled and, within that, inpainted: what is behind a subject need not be sharp."""
 MIRROR_REACH = 0.05
 """Share of the longer side over which the background's grain is carried into the hole; no move shows more of it."""
 MAX_GRAIN = 30.0
@@ -38,11 +42,19 @@ class Cutout:
     offset_px: tuple[int, int]
 
 
-def cut_out(pixels: U8Image, mask: F32) -> Cutout:
-    """`mask` is float32 in 0 to 1 over the whole picture, at any resolution."""
+def cut_out(pixels: U8Image, mask: F32, on_step: Callable[[], None]) -> Cutout:
+    """`mask` is float32 in 0 to 1 over the whole picture, at any resolution.
+
+    `on_step` is called between the steps and may raise, which ends the work.
+    """
     alpha = _matte(pixels, mask)
-    plate = _filled(pixels, alpha)
+    on_step()
+    fill = _filled(pixels, alpha)
+    on_step()
+    plate = _behind(pixels, fill, alpha)
+    on_step()
     rgba, offset_px = _lifted(pixels, plate, alpha)
+    on_step()
     return Cutout(plate=plate, rgba=rgba, offset_px=offset_px)
 
 
@@ -67,23 +79,28 @@ def _matte(pixels: U8Image, mask: F32) -> F32:
     offset = cv2.resize(mean(target_mean - (slope * guide_mean).sum(axis=2)), (width, height))
     slope = cv2.resize(mean(slope), (width, height))
     alpha = (slope * (pixels.astype(np.float32) / 255)).sum(axis=2) + offset
-    return np.clip((alpha - MATTE_HAZE) / (1 - 2 * MATTE_HAZE), 0, 1)
+    alpha = np.clip((alpha - MATTE_HAZE) / (1 - 2 * MATTE_HAZE), 0, 1)
+    fringe_px = FRINGE * max(height, width)
+    return np.maximum(alpha, cv2.GaussianBlur(cv2.dilate(alpha, _disc(fringe_px)), (0, 0), 0.7 * fringe_px))
 
 
-def _filled(pixels: U8Image, alpha: F32) -> U8Image:
-    """The picture without its subject: inpainted, with the grain of the background nearby mirrored into the hole."""
+def _filled(pixels: U8Image, alpha: F32) -> F32:
+    """The background everywhere, made up where the subject is."""
     height, width = alpha.shape
-    longer = max(height, width)
-    hole = cv2.dilate((alpha > HOLE_ALPHA).astype(np.uint8), _disc(0.0025 * longer)).astype(np.uint8, copy=False)
-    opened = hole.astype(np.float32)
+    hole = cv2.dilate((alpha > HOLE_ALPHA).astype(np.uint8), _disc(FRINGE * max(height, width)))
+    size = _fitted(width, height, FILL_SIDE_PX)
+    fill = _fill(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), _shrunk(hole, size))
+    return cv2.resize(fill, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def _fill(pixels: U8, hole: U8) -> F32:
+    longer = max(hole.shape)
     across, distance = _mirror(hole, evened_px=0.006 * longer)
     mirrored = sample(pixels, across, cv2.INTER_LINEAR, cv2.BORDER_REFLECT_101)
     grain = mirrored - cv2.GaussianBlur(mirrored, (0, 0), 0.008 * longer).astype(np.float32)
-    outside = 1 - sample(opened, across, cv2.INTER_LINEAR, cv2.BORDER_REFLECT_101)
+    outside = 1 - sample(hole.astype(np.float32), across, cv2.INTER_LINEAR, cv2.BORDER_REFLECT_101)
     share = cv2.GaussianBlur(np.clip(1 - distance / (MIRROR_REACH * longer), 0, 1) * outside, (0, 0), 1.5)
-    fill = _inpainted(pixels, hole) + np.clip(grain, -MAX_GRAIN, MAX_GRAIN) * share[..., None]
-    hidden = np.clip(2 * cv2.GaussianBlur(opened, (0, 0), 1.0), 0, 1)[..., None]
-    return np.clip(fill * hidden + pixels * (1 - hidden), 0, 255).round().astype(np.uint8)
+    return _inpainted(pixels, hole) + np.clip(grain, -MAX_GRAIN, MAX_GRAIN) * share[..., None]
 
 
 def _mirror(hole: U8, *, evened_px: float) -> tuple[F32, F32]:
@@ -105,21 +122,25 @@ def _mirror(hole: U8, *, evened_px: float) -> tuple[F32, F32]:
     return here + 2 * (to_edge + (even - to_edge) * inward), distance
 
 
-def _inpainted(pixels: U8Image, hole: U8) -> U8Image:
+def _inpainted(pixels: U8, hole: U8) -> U8:
     height, width = hole.shape
     size = _fitted(width, height, INPAINT_SIDE_PX)
     small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    covered = (cv2.resize(hole.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0).astype(np.uint8)
-    filled = cv2.inpaint(small, covered, 4, cv2.INPAINT_TELEA)
-    return cv2.resize(filled, (width, height), interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False)
+    filled = cv2.inpaint(small, _shrunk(hole, size), 4, cv2.INPAINT_TELEA)
+    return cv2.resize(filled, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def _behind(pixels: U8Image, fill: F32, alpha: F32) -> U8Image:
+    """The picture without its subject: as it is where the subject hardly covers it, `fill` where it does."""
+    hidden = np.clip((alpha - 0.03) / 0.3, 0, 1)[..., None]
+    return np.clip(pixels + (fill - pixels) * hidden, 0, 255).round().astype(np.uint8)
 
 
 def _lifted(pixels: U8Image, plate: U8Image, alpha: F32) -> tuple[U8, tuple[int, int]]:
-    """The subject's colours, freed of the old background in hair and soft edges.
+    """The subject's colours such that subject over plate gives back the picture: alpha F = I - (1 - alpha) B.
 
-    Where the subject covers most, they are such that subject over plate gives back the picture: alpha F = I -
-    (1 - alpha) B. Where it covers little that would amplify errors of B, so there they are the mean of the subject's
-    colours nearby (after Forte 2021, "Approximate Fast Foreground Colour Estimation").
+    Where the subject covers little that would amplify the errors of B, so there F keeps near the mean of the
+    subject's colours around (after Forte 2021, "Approximate Fast Foreground Colour Estimation").
     """
     height, width = alpha.shape
     rows, columns = np.nonzero(alpha > 0)
@@ -128,14 +149,19 @@ def _lifted(pixels: U8Image, plate: U8Image, alpha: F32) -> tuple[U8, tuple[int,
     left, right = max(int(columns.min()) - margin, 0), min(int(columns.max()) + margin + 1, width)
     part = np.s_[top:bottom, left:right]
     cover = alpha[part][..., None]
-    sure = cover**4
     sigma = 0.006 * max(height, width)
-    weight = cv2.GaussianBlur(sure, (0, 0), sigma)[..., None]
-    nearby = cv2.GaussianBlur(pixels[part] * sure, (0, 0), sigma) / np.maximum(weight, 1e-3)
-    exact = np.clip(pixels[part] - (1 - cover) * plate[part], 0, 255 * cover)
-    trust = np.clip((cover - 0.1) / 0.5, 0, 1)
-    colour = trust * exact + (1 - trust) * cover * np.clip(nearby, 0, 255)
-    return np.concatenate((colour, 255 * cover), axis=2).round().astype(np.uint8), (left, top)
+    weight = cv2.GaussianBlur(cover**4, (0, 0), sigma)[..., None]
+    nearby = cv2.GaussianBlur(pixels[part] * cover**4, (0, 0), sigma) / np.maximum(weight, 1e-3)
+    leeway = 50 + 400 * cover**2
+    exact = pixels[part] - (1 - cover) * plate[part]
+    colour = np.clip(exact, cover * (nearby - leeway), cover * (nearby + leeway))
+    rgba = np.concatenate((np.clip(colour, 0, 255 * cover), 255 * cover), axis=2)
+    return rgba.round().astype(np.uint8), (left, top)
+
+
+def _shrunk(hole: U8, size: tuple[int, int]) -> U8:
+    """The hole at a smaller size, never smaller than it is: what it touches is covered."""
+    return (cv2.resize(hole.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0).astype(np.uint8)
 
 
 def _fitted(width: int, height: int, side_px: int) -> tuple[int, int]:
@@ -145,4 +171,4 @@ def _fitted(width: int, height: int, side_px: int) -> tuple[int, int]:
 
 def _disc(radius_px: float) -> U8:
     radius = max(round(radius_px), 1)
-    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1)).astype(np.uint8)
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))

@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from i2v_pipeline.engines.camera.layers import build_flat_stage, build_stage
+from i2v_pipeline.engines.camera.layers import Stage, build_flat_stage, build_stage
 from i2v_pipeline.engines.camera.path import plan_moves
 from i2v_pipeline.engines.camera.render import render_frames
 from i2v_pipeline.engines.camera.report import describe_run, find_remarks
@@ -61,7 +61,7 @@ class CameraEngine:
         subject, stage, shot = None, None, None
         if not moves.still:
             subject = self._find_subject(picture.pixels, on_progress)
-            stage = (build_stage if moves.parallax else build_flat_stage)(picture.pixels, subject)
+            stage = self._build_stage(picture.pixels, subject, moves.parallax, on_progress)
             shot = plan_shot(moves, stage, width=request.width, height=request.height, frames=request.frames)
             on_progress(Progress(stage="encode", step=2, steps=2))
         self._findings = find_remarks(moves, subject, shot, own_choice=own_choice)
@@ -88,6 +88,11 @@ class CameraEngine:
         subject = self._network.find(pixels)
         on_progress(Progress(stage="encode", step=1, steps=2))
         return subject
+
+    def _build_stage(self, pixels: U8Image, subject: Subject, parallax: bool, on_progress: OnProgress) -> Stage:
+        if not parallax:
+            return build_flat_stage(pixels, subject)
+        return build_stage(pixels, subject, on_step=lambda: on_progress(Progress(stage="encode", step=1, steps=2)))
 
     def _watched(self, frames: Iterator[U8Image], count: int, on_progress: OnProgress) -> Iterator[U8Frames]:
         """Tells the progress of every frame before it is given away; a preview goes along now and then."""

@@ -5,6 +5,7 @@ Knows no camera.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -49,6 +50,11 @@ class Stage:
     focus_px: tuple[float, float]
     depth_kind: DepthKind
 
+    @property
+    def nearest(self) -> float:
+        """The greatest depth in any layer: what a move of 1 shifts most."""
+        return max(float(self.depth.max()), float(self.subject.depth.max()) if self.subject else 0.0)
+
 
 def build_flat_stage(pixels: U8Image, subject: Subject) -> Stage:
     """One layer without depth: enough for a camera that turns and zooms but does not change its place."""
@@ -62,8 +68,11 @@ def build_flat_stage(pixels: U8Image, subject: Subject) -> Stage:
     )
 
 
-def build_stage(pixels: U8Image, subject: Subject) -> Stage:
-    """Layers and depth. Without a clear subject there is one layer, and the ground alone gives the depth."""
+def build_stage(pixels: U8Image, subject: Subject, on_step: Callable[[], None]) -> Stage:
+    """Layers and depth. Without a clear subject there is one layer, and the ground alone gives the depth.
+
+    `on_step` is called between the steps and may raise, which ends the work.
+    """
     height, width = pixels.shape[:2]
     grid = (max(-(-width // DEPTH_CELL_PX), 2), max(-(-height // DEPTH_CELL_PX), 2))
     if not subject.found:
@@ -77,9 +86,11 @@ def build_stage(pixels: U8Image, subject: Subject) -> Stage:
             depth_kind="ground",
         )
     depth = subject_depth(pixels, subject, grid)
-    cutout = cut_out(pixels, subject.mask)
+    cutout = cut_out(pixels, subject.mask, on_step)
+    backdrop = _supersampled(cutout.plate)
+    on_step()
     return Stage(
-        backdrop=_supersampled(cutout.plate),
+        backdrop=backdrop,
         depth=depth.back,
         subject=Sprite(rgba=_supersampled(cutout.rgba), offset_px=cutout.offset_px, depth=depth.front),
         pivot=depth.pivot,
@@ -97,7 +108,7 @@ def _supersampled(pixels: U8) -> U8:
         (width * SUPERSAMPLING, height * SUPERSAMPLING),
         flags=cv2.INTER_LANCZOS4 | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REFLECT_101,
-    ).astype(np.uint8, copy=False)
+    )
 
 
 def _focus(pixels: U8Image, subject: Subject) -> tuple[float, float]:

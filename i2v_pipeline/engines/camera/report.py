@@ -96,7 +96,7 @@ def describe_run(
         "camera_chosen_by": "engine" if own_choice else "request",
         "speed": motion.speed,
         "intensity": motion.intensity,
-        "path": _path_amounts(moves, shot),
+        "path": _path_amounts(moves, stage, shot),
         "crop_in": round(shot.crop_in, 4) if shot else 1.0,
         "widest_share": round(shot.widest_share, 4) if shot else 1.0,
         "subject": None
@@ -112,12 +112,15 @@ def describe_run(
     }
 
 
-def _path_amounts(moves: Moves, shot: Shot | None) -> Mapping[str, float]:
+def _path_amounts(moves: Moves, stage: Stage | None, shot: Shot | None) -> Mapping[str, float]:
     """How far each axis goes in all. Pixels are the video's; truck, crane, orbit and dolly at the nearest depth."""
-    if shot is None:
+    if stage is None or shot is None:
         return {}
     wide, high = shot.lens.width * shot.crop_in, shot.lens.height * shot.crop_in
-    pixels: Mapping[Axis, float] = {"pan": wide, "tilt": high, "truck": wide, "crane": high, "orbit": wide}
+    near_wide, near_high = wide * stage.nearest, high * stage.nearest
+    pixels: Mapping[Axis, float] = {
+        "pan": wide, "tilt": high, "truck": near_wide, "crane": near_high, "orbit": near_wide,
+    }  # fmt: skip
     amounts: dict[str, float] = {}
     for axis, curve in moves.axes.items():
         span = float(np.ptp(curve))
@@ -125,8 +128,10 @@ def _path_amounts(moves: Moves, shot: Shot | None) -> Mapping[str, float]:
             amounts[f"{axis}_px"] = round(span * pixels[axis], 2)
         elif axis == "roll":
             amounts["roll_deg"] = round(math.degrees(span), 3)
+        elif axis == "dolly":
+            amounts["dolly_factor"] = round(1 / (1 - (1 - math.exp(-span)) * stage.nearest), 4)
         else:
-            amounts[f"{axis}_factor"] = round(math.exp(span), 4)
+            amounts["zoom_factor"] = round(math.exp(span), 4)
     if moves.hand.any():
         amounts["handheld_px"] = round(float(np.ptp(moves.hand[:, 0])) * wide, 2)
     return amounts

@@ -8,12 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 import cv2
-import numpy as np
 import numpy.typing as npt
 
 F32 = npt.NDArray[Any]
-"""float32 arrays. OpenCV's stubs promise no more than some number, so a narrower type would be a cast on every line."""
-U8 = npt.NDArray[np.uint8]
+U8 = npt.NDArray[Any]
+"""float32 and uint8 arrays. OpenCV's stubs promise only some number: a narrower type would be a cast a line."""
 
 
 def sample(source: npt.NDArray[Any], points: F32, interpolation: int, border: int) -> npt.NDArray[Any]:

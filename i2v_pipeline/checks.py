@@ -1,0 +1,130 @@
+"""Whether an engine can carry out a request exactly as it stands. Changes nothing and reads no file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import get_args
+
+from i2v_pipeline.errors import RequestError
+from i2v_pipeline.images import legal_frames, legal_sides
+from i2v_pipeline.types import CameraTag, EngineSpec, Fit, GenerationRequest, Grid, Intensity, Speed, Text
+
+MAX_SEED = 2**32 - 1
+"""Every random generator in use takes 32 bits, and JavaScript's numbers, in which the page keeps a seed, are exact
+to 53 bits only: a longer seed would come back changed."""
+
+
+def check_request(spec: EngineSpec, request: GenerationRequest) -> None:
+    """Raises `RequestError` with every mistake at once: what was given, what is allowed, the nearest legal values."""
+    mistakes = [
+        *_size_mistakes(spec.grid, request),
+        *_time_mistakes(spec.grid, request),
+        *_setting_mistakes(spec, request),
+        *_word_mistakes(spec, request),
+    ]
+    if mistakes:
+        raise RequestError(" ".join(mistake.en for mistake in mistakes), "".join(mistake.zh for mistake in mistakes))
+
+
+def _size_mistakes(grid: Grid, request: GenerationRequest) -> Iterator[Text]:
+    sides = legal_sides(grid)
+    for en, zh, side in (("Width", "宽度", request.width), ("Height", "高度", request.height)):
+        if side not in sides:
+            nearest = _nearest(sides, side)
+            yield Text(
+                f"{en} {side}: multiples of {sides.step} from {sides[0]} to {sides[-1]} are allowed. "
+                f"Choose {nearest.en}.",
+                f"{zh} {side}：允许 {sides[0]} 到 {sides[-1]} 之间 {sides.step} 的倍数。请选择 {nearest.zh}。",
+            )
+    if request.width * request.height > grid.max_pixels:
+        yield Text(
+            f"{request.width} × {request.height}: at most {grid.max_pixels} pixels are allowed. "
+            "Choose a smaller width or height.",
+            f"{request.width} × {request.height}：最多允许 {grid.max_pixels} 像素。请减小宽度或高度。",
+        )
+
+
+def _time_mistakes(grid: Grid, request: GenerationRequest) -> Iterator[Text]:
+    counts = legal_frames(grid)
+    if request.frames not in counts:
+        nearest = _nearest(counts, request.frames)
+        pattern = (
+            Text("", "") if counts.step == 1 else Text(f"{counts.step} n + 1 ", f" {counts.step} n + 1 形式的帧数")
+        )
+        yield Text(
+            f"{request.frames} frames: {pattern.en}from {counts[0]} to {counts[-1]} are allowed. Choose {nearest.en}.",
+            f"{request.frames} 帧：允许 {counts[0]} 到 {counts[-1]} 帧{pattern.zh}。请选择 {nearest.zh}。",
+        )
+    if not grid.min_fps <= request.fps <= grid.max_fps:
+        yield Text(
+            f"{request.fps} frames per second: {grid.min_fps} to {grid.max_fps} are allowed. Choose one of these.",
+            f"每秒 {request.fps} 帧：允许 {grid.min_fps} 到 {grid.max_fps}。请在此范围内选择。",
+        )
+
+
+def _setting_mistakes(spec: EngineSpec, request: GenerationRequest) -> Iterator[Text]:
+    if not 0 <= request.seed <= MAX_SEED:
+        yield Text(
+            f"Seed {request.seed}: 0 to {MAX_SEED} are allowed. Choose one of these.",
+            f"种子 {request.seed}：允许 0 到 {MAX_SEED}。请在此范围内选择。",
+        )
+    if not spec.takes.steps and request.steps is not None:
+        yield _not_taken(spec, Text(f"Steps {request.steps}", f"步数 {request.steps}"))
+    if spec.takes.steps and (request.steps is None or request.steps < 1):
+        yield Text(
+            f"Steps {request.steps}: this engine needs 1 or more. Choose a number of steps.",
+            f"步数 {request.steps}：该引擎至少需要 1 步。请选择步数。",
+        )
+    if not spec.takes.guidance and request.guidance is not None:
+        yield _not_taken(spec, Text(f"Guidance {request.guidance}", f"引导强度 {request.guidance}"))
+    if spec.takes.guidance and (request.guidance is None or not 0 <= request.guidance < math.inf):
+        yield Text(
+            f"Guidance {request.guidance}: this engine needs a number of 0 or more. Choose one.",
+            f"引导强度 {request.guidance}：该引擎需要大于或等于 0 的数。请选择一个。",
+        )
+    if not spec.takes.negative_prompt and request.negative_prompt:
+        yield _not_taken(spec, Text("A negative prompt", "负面提示词"))
+
+
+def _word_mistakes(spec: EngineSpec, request: GenerationRequest) -> Iterator[Text]:
+    if request.engine != spec.id:
+        yield Text(
+            f"The request is for the engine {request.engine}: this is {spec.id}. Ask the one that is meant.",
+            f"请求指定的引擎是 {request.engine}：这里是 {spec.id}。请使用对应的引擎。",
+        )
+    if len(request.images) != 1:
+        yield Text(
+            f"{len(request.images)} pictures: this engine takes exactly one. Give one.",
+            f"{len(request.images)} 张图片：该引擎只接受一张。请提供一张。",
+        )
+    motion = request.motion
+    words = (
+        *((Text("Camera move", "运镜"), tag, get_args(CameraTag)) for tag in motion.camera),
+        (Text("Speed", "速度"), motion.speed, get_args(Speed)),
+        (Text("Intensity", "运动强度"), motion.intensity, get_args(Intensity)),
+        (Text("Fit", "适配方式"), request.fit, get_args(Fit)),
+        (Text("Preset", "预设"), request.preset, (None, *spec.presets)),
+    )
+    for name, word, allowed in words:
+        if word not in allowed:
+            known = [each for each in allowed if each is not None]
+            yield Text(
+                f"{name.en} {word!r}: {', '.join(known)} are allowed. Choose one of these.",
+                f"{name.zh} {word!r}：允许 {'、'.join(known)}。请选择其一。",
+            )
+
+
+def _not_taken(spec: EngineSpec, what: Text) -> Text:
+    return Text(
+        f"{what.en}: the engine {spec.id} has no such setting. Leave it out, or choose another engine.",
+        f"{what.zh}：引擎 {spec.id} 没有这项设置。请去掉它，或换一个引擎。",
+    )
+
+
+def _nearest(legal: range, given: int) -> Text:
+    """The legal values just below and above, or the one at the end that `given` is beyond."""
+    below = [value for value in legal if value < given][-1:]
+    above = [value for value in legal if value > given][:1]
+    values = [str(value) for value in (*below, *above)]
+    return Text(" or ".join(values), " 或 ".join(values))

@@ -1,0 +1,179 @@
+"""One request, top-down: check, prepare, plan, load, generate, write, read back, report. Knows no queue and no page."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import psutil
+from PIL import Image
+
+from i2v_pipeline.checks import check_request
+from i2v_pipeline.engines import load_engine
+from i2v_pipeline.images import open_picture, prepare
+from i2v_pipeline.inspection.readback import read_back
+from i2v_pipeline.planning import plan_run
+from i2v_pipeline.presets import find_engine
+from i2v_pipeline.report import Measured, OutputFacts, Run, build_report
+from i2v_pipeline.types import Engine, EngineSpec, GenerationRequest, OnProgress, Progress, StageName, U8Frames
+from i2v_pipeline.video import finish_video, probe_video, read_frames, write_poster, write_video
+
+GIB = 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """Where the results go. `shown_path` is what the report calls the video; nobody else's paths belong in it."""
+
+    video: Path
+    report: Path
+    shown_path: str
+    first_frame: Path | None = None
+    poster: Path | None = None
+
+
+class EngineCache:
+    """Holds the engine that ran last, so that the next run of the same one need not load it again."""
+
+    def __init__(self) -> None:
+        self._spec: EngineSpec | None = None
+        self._engine: Engine | None = None
+
+    def get(self, spec: EngineSpec) -> Engine:
+        """The engine that `spec` describes; any other one is closed first."""
+        if self._engine is None or self._spec != spec:
+            self.close()
+            self._engine, self._spec = load_engine(spec), spec
+        return self._engine
+
+    def close(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
+        self._engine = self._spec = None
+
+
+def run(
+    request: GenerationRequest, engines: EngineCache, outputs: Outputs, on_progress: OnProgress, *, job_id: str
+) -> dict[str, Any]:
+    """Makes the video and its report, both or neither, and returns the report.
+
+    Raises `InputError` for a request or a picture that cannot be used, `Cancelled` when `on_progress` did, and
+    `StudioError` for any failure that has a sentence for the person. After any of them no file is left.
+    """
+    created, clock = datetime.now(timezone.utc), _Clock(on_progress)
+
+    # 1. Check and prepare
+    spec = find_engine(request.engine)
+    check_request(spec, request)
+    picture = open_picture(request.images[0])
+    prepared = prepare(picture, request.width, request.height, request.fit)
+    plan = plan_run(spec, request)
+
+    # 2. Generate and write, frame by frame
+    engine = engines.get(spec)
+    unfinished = outputs.video.with_name(f".{outputs.video.stem}.unfinished.mp4")
+    try:
+        written = write_video(
+            clock.watch(engine.generate(request, prepared, clock)),
+            unfinished,
+            width=request.width,
+            height=request.height,
+            fps=request.fps,
+        )
+
+        # 3. Read back what was really written
+        clock(Progress(stage="write", step=request.frames, steps=request.frames, seconds_left=0.0))
+        info = probe_video(unfinished)
+        readback = read_back(read_frames(unfinished), prepared.pixels)
+
+        # 4. Report: inside the video and beside it
+        facts = Run(
+            job_id=job_id,
+            created=created,
+            request=request,
+            spec=spec,
+            prepared=prepared,
+            engine_facts=engine.facts(),
+            findings=(*picture.notes, *engine.findings()),
+            plan=plan,
+            measured=clock.measured(),
+            output=OutputFacts(
+                width=readback.width,
+                height=readback.height,
+                frames=readback.frames,
+                fps=info.fps,
+                codec=info.codec,
+                frames_sha256=written.frames_sha256,
+            ),
+            quality=readback.to_quality(info.fps),
+            shown_path=outputs.shown_path,
+        )
+        report = finish_video(
+            unfinished,
+            outputs.video,
+            make_report=lambda video_bytes: build_report(facts, video_bytes),
+            picture=(prepared.source_format, prepared.source) if request.embed_source else None,
+        )
+    finally:
+        unfinished.unlink(missing_ok=True)
+    if outputs.first_frame:
+        Image.fromarray(prepared.pixels).save(outputs.first_frame, "PNG")
+    if outputs.poster:
+        write_poster(outputs.poster, written.last_frame)
+    write_json(outputs.report, report)
+    return report
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Writes `value` to `path` whole or not at all."""
+    temporary = path.with_name(f".{path.name}.unfinished")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(value, file, ensure_ascii=False, indent=2)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+class _Clock:
+    """Measures seconds by stage and the memory at each step, on the way of the progress to the caller."""
+
+    def __init__(self, on_progress: OnProgress) -> None:
+        self._on_progress = on_progress
+        self._process = psutil.Process()
+        self._started = self._switched = time.monotonic()
+        self._stage: StageName = "load"
+        self._seconds: dict[StageName, float] = defaultdict(float)
+        self._peak_bytes = 0
+
+    def __call__(self, progress: Progress) -> None:
+        self._switch(progress.stage)
+        self._peak_bytes = max(self._peak_bytes, self._process.memory_info().rss)
+        self._on_progress(progress)
+
+    def watch(self, chunks: Iterator[U8Frames]) -> Iterator[U8Frames]:
+        """The same chunks; what the consumer does with one counts as the stage `write`."""
+        for chunk in chunks:
+            making = self._stage
+            self._switch("write")
+            yield chunk
+            self._switch(making)
+
+    def measured(self) -> Measured:
+        self._switch(self._stage)
+        return Measured(
+            stage_seconds=dict(self._seconds),
+            wall_seconds=time.monotonic() - self._started,
+            peak_ram_gib=self._peak_bytes / GIB,
+        )
+
+    def _switch(self, stage: StageName) -> None:
+        now = time.monotonic()
+        self._seconds[self._stage] += now - self._switched
+        self._stage, self._switched = stage, now

@@ -1,0 +1,68 @@
+"""The routes that hand out a job's files and the examples' pictures, by name from a list. Knows no page.
+
+Nothing else of the data folder can be asked for, and no answer names a path.
+"""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from studio.jobs.store import POSTER_NAME, PREVIEW_NAME, REPORT_NAME, VIDEO_NAME
+from studio.page.services import Services, example_thumbnail
+
+INPUT_NAME = "input"
+FILE_TYPES = {
+    VIDEO_NAME: "video/mp4",
+    POSTER_NAME: "image/jpeg",
+    PREVIEW_NAME: "image/jpeg",
+    REPORT_NAME: "application/json",
+}
+# By the ending of the upload, which its sender chose: anything else is no type that a browser would run.
+INPUT_TYPES = {
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".webp": "image/webp",
+    ".avif": "image/avif",
+    ".bmp": "image/bmp",
+    ".gif": "image/gif",
+}
+NOT_HERE = "There is no such file.\n"
+
+
+def media_routes(services: Services) -> list[BaseRoute]:
+    """`/studio/health`, `/studio/media/{job}/{name}` and `/studio/examples/{name}`."""
+    examples = {example.path.name: example.path for example in services.examples}
+
+    def health(_: Request) -> Response:
+        return JSONResponse({"ok": True})
+
+    def job_file(request: Request) -> Response:
+        job = services.find_job(request.path_params["job"])
+        name = request.path_params["name"]
+        if job is None or (name not in FILE_TYPES and name != INPUT_NAME):
+            return PlainTextResponse(NOT_HERE, 404)
+        path = job.request.images[0] if name == INPUT_NAME else job.folder / name
+        if not path.is_file():
+            return PlainTextResponse(NOT_HERE, 404)
+        media_type = FILE_TYPES.get(name) or INPUT_TYPES.get(path.suffix, "application/octet-stream")
+        filename = f"{job.id}{path.suffix}" if "download" in request.query_params else None
+        # The bytes of a finished job never change; a preview's do.
+        caching = "no-store" if name == PREVIEW_NAME else "private, max-age=86400"
+        return FileResponse(path, media_type=media_type, filename=filename, headers={"Cache-Control": caching})
+
+    def example(request: Request) -> Response:
+        path = examples.get(request.path_params["name"])
+        if path is None:
+            return PlainTextResponse(NOT_HERE, 404)
+        return Response(
+            example_thumbnail(path), media_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400"}
+        )
+
+    return [
+        Route("/studio/health", health),
+        Route("/studio/media/{job}/{name}", job_file),
+        Route("/studio/examples/{name}", example),
+    ]

@@ -1,0 +1,215 @@
+"""Puts the page together: header, form, result, history, and the events between them. Makes nothing at import."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from i2v_pipeline.types import Text
+from prompt_refiner import RefinerSettings
+from studio.page import status
+from studio.page.events import Handlers
+from studio.page.form import Form, make_engine_row, make_picture, make_settings
+from studio.page.plan import engine_html, lacks_html
+from studio.page.services import Services
+from studio.page.text import both, escape, label
+
+TITLE = "Image-to-Video Studio · 图像转视频"
+CACHE_CHECK_S, CACHE_AGE_S = 3600, 86400
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+# Gradio's storage is encrypted with this; it stands in the page's own source and hides nothing from anybody. Fixed,
+# or a restart of the server would lose what the browser kept.
+BROWSER_SECRET = "image-to-video-studio"
+
+# Every event may run beside every other one; none is part of a public API.
+EVENT: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
+
+_OPEN_JOB = """
+element.addEventListener('click', (event) => {
+  const link = event.target.closest('[data-job]');
+  if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
+  event.preventDefault();
+  trigger('open_job', {job: link.dataset.job});
+});
+"""
+_PICK_EXAMPLE = """
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('[data-example]');
+  if (button) trigger('pick_example', {file: button.dataset.example, lang: document.documentElement.lang});
+});
+"""
+_ANNOUNCE = "element.setAttribute('aria-live', 'polite');"
+# The address names the job, so a reload and a second tab each find their own.
+_SHOW_JOB = "(job) => window.studio.showJob(job)"
+
+
+def build(services: Services) -> gr.Blocks:
+    """The whole page on `services`."""
+    form: Form = {}
+    view: dict[str, Any] = {}
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(CACHE_CHECK_S, CACHE_AGE_S)) as page:
+        view["shown"] = gr.State(None)
+        view["proposal"] = gr.State(None)
+        view["client"] = gr.BrowserState(None, storage_key="i2v_client", secret=BROWSER_SECRET)
+        view["draft"] = gr.BrowserState(None, storage_key="i2v_draft", secret=BROWSER_SECRET)
+        gr.HTML(_header(), elem_id="header", js_on_load="")
+        with gr.Row(elem_id="columns"):
+            with gr.Column(elem_id="left", scale=5, min_width=320):
+                _make_form(services, form, view)
+            with gr.Column(elem_id="right", scale=6, min_width=320):
+                _make_result(view)
+        gr.HTML(f"<h2>{both(Text('History', '历史记录'))}</h2>", elem_id="history-title", js_on_load="")
+        view["history"] = gr.HTML("", elem_id="history", js_on_load=_OPEN_JOB)
+        _wire(page, Handlers(services, form, view))
+    return page
+
+
+def _make_form(services: Services, form: Form, view: dict[str, Any]) -> None:
+    spec = next(iter(services.engines.values()))
+    view["examples"] = gr.HTML(_examples(services), elem_id="examples", js_on_load=_PICK_EXAMPLE)
+    make_picture(form)
+    with gr.Column(elem_id="prompt-group", elem_classes="card"):
+        form["prompt"] = gr.Textbox(
+            label=label("prompt"),
+            info=label("prompt_info"),
+            placeholder=label("prompt_placeholder"),
+            lines=3,
+            max_lines=10,
+            elem_id="prompt",
+        )
+        view["refine_panel"] = gr.HTML("", elem_id="refine-panel", js_on_load="")
+        with gr.Row(elem_id="refine-row"):
+            view["refine"] = gr.Button(label("refine"), size="sm", min_width=120, elem_id="refine")
+            view["use_refined"] = gr.Button(
+                label("use_refined"), size="sm", variant="primary", min_width=120, visible=False, elem_id="use-refined"
+            )
+            view["keep_mine"] = gr.Button(
+                label("keep_mine"), size="sm", min_width=100, visible=False, elem_id="keep-mine"
+            )
+            view["undo_refine"] = gr.Button(
+                label("undo_refine"), size="sm", min_width=120, visible=False, elem_id="undo-refine"
+            )
+            view["show_picture"] = gr.Checkbox(
+                _may_see_at_first(services.refiner),
+                label=label("show_picture"),
+                container=False,
+                min_width=160,
+                visible=services.refiner.configured,
+                elem_id="show-picture",
+            )
+    with gr.Column(elem_id="engine-group", elem_classes="card"):
+        with gr.Row():
+            make_engine_row(services, form)
+        view["engine_note"] = gr.HTML(engine_html(spec), elem_id="engine-note", js_on_load="")
+    with gr.Accordion(label("advanced"), open=False, elem_id="advanced"):
+        make_settings(spec, form)
+        view["lacks"] = gr.HTML(lacks_html(spec), elem_id="lacks", js_on_load="")
+    with gr.Column(elem_id="action", elem_classes="card"):
+        view["plan"] = gr.HTML("", elem_id="plan", js_on_load="")
+        with gr.Row(elem_id="action-row"):
+            view["generate"] = gr.Button(label("generate"), variant="primary", size="lg", scale=3, elem_id="generate")
+            view["cancel"] = gr.Button(
+                label("cancel"), variant="stop", size="lg", scale=1, min_width=100, visible=False, elem_id="cancel"
+            )
+
+
+def _make_result(view: dict[str, Any]) -> None:
+    view["announcer"] = gr.HTML("", elem_id="announcer", js_on_load=_ANNOUNCE)
+    view["status"] = gr.HTML("", elem_id="status", js_on_load="")
+    view["screen"] = gr.HTML(status.empty_html(), elem_id="screen", js_on_load="")
+    view["details"] = gr.HTML("", elem_id="details", js_on_load="")
+    with gr.Row(elem_id="result-row"):
+        view["again"] = gr.Button(label("again"), size="sm", min_width=120, visible=False, elem_id="again")
+        view["retry"] = gr.Button(label("retry"), size="sm", min_width=100, visible=False, elem_id="retry")
+        view["reuse"] = gr.Button(label("reuse"), size="sm", min_width=120, visible=False, elem_id="reuse")
+    with gr.Accordion(label("report"), open=False, visible=False, elem_id="report-box") as view["report_box"]:
+        view["report"] = gr.JSON(show_label=False, max_height=420, open=True, elem_id="report")
+
+
+def _wire(page: gr.Blocks, handlers: Handlers) -> None:
+    form, view = handlers.form, handlers.view
+    fields = set(form.values())
+    kept = {view["client"], view["shown"]}
+    refined = [view[name] for name in ("proposal", "refine_panel", "use_refined", "keep_mine", "undo_refine")]
+    everything = [*form.values(), *refined]
+    watched = [
+        view[name]
+        for name in ("status", "announcer", "screen", "details", "report", "report_box", "history",
+                     "cancel", "again", "reuse", "retry")
+    ]  # fmt: skip
+
+    def then_watch(event: Any) -> None:  # noqa: ANN401 - Gradio's Dependency has no public type
+        event.success(None, view["shown"], None, js=_SHOW_JOB, show_progress="hidden", api_visibility="private")
+        event.success(handlers.watch, kept, watched, trigger_mode="multiple", **EVENT)
+
+    opened = page.load(
+        handlers.open_page, {view["client"], view["draft"]}, [view["client"], view["shown"], *everything], **EVENT
+    )
+    opened.then(handlers.watch, kept, watched, trigger_mode="multiple", **EVENT)
+
+    # What is typed: the plan, the draft, the settings behind engine and preset
+    planned = [view["plan"], view["draft"]]
+    opened.then(handlers.plan, {*fields, view["proposal"]}, planned, **EVENT)
+    changes = [*(component.change for component in form.values()), view["proposal"].change]
+    gr.on(
+        changes,
+        handlers.plan,
+        {*fields, view["proposal"]},
+        planned,
+        queue=False,
+        trigger_mode="always_last",
+        **EVENT,
+    )
+    form["image"].upload(handlers.check_picture, fields, None, **EVENT).failure(
+        None, None, form["image"], js="() => null", show_progress="hidden", api_visibility="private"
+    )
+    form["preset"].input(handlers.choose_preset, fields, list(form.values()), **EVENT)
+    form["engine"].input(handlers.choose_engine, fields, [*form.values(), view["engine_note"], view["lacks"]], **EVENT)
+    view["examples"].pick_example(handlers.pick_example, None, everything, **EVENT)
+
+    # The refine step
+    view["refine"].click(handlers.refine, {*fields, view["show_picture"]}, refined, **EVENT).failure(
+        None, None, view["refine_panel"], js="() => ''", show_progress="hidden", api_visibility="private"
+    )
+    view["use_refined"].click(handlers.use_refined, {view["proposal"]}, everything, **EVENT)
+    view["keep_mine"].click(handlers.keep_mine, None, refined, **EVENT)
+    view["undo_refine"].click(handlers.undo_refine, {view["proposal"]}, everything, **EVENT)
+
+    # Jobs
+    then_watch(view["generate"].click(handlers.generate, {*fields, *kept, view["proposal"]}, [view["shown"]], **EVENT))
+    then_watch(view["again"].click(handlers.again, kept, [view["shown"]], **EVENT))
+    then_watch(view["retry"].click(handlers.retry, kept, [view["shown"]], **EVENT))
+    then_watch(view["history"].open_job(handlers.open_job, None, [view["shown"]], **EVENT))
+    view["cancel"].click(handlers.cancel, kept, None, **EVENT)
+    view["reuse"].click(handlers.reuse, kept, everything, **EVENT)
+
+
+def _may_see_at_first(refiner: RefinerSettings) -> bool:
+    """A picture leaves this machine only after the person said so."""
+    return refiner.host in LOOPBACK
+
+
+def _header() -> str:
+    name = both(Text("Image-to-Video Studio", "图像转视频"))
+    line = both(Text("One picture and one sentence become a video.", "一张图像，一句话，变成一段视频。"))
+    theme = both(Text("Switch between light and dark", "切换浅色/深色"))
+    return (
+        '<header><span class="logo" aria-hidden="true"></span>'
+        f'<div class="names"><h1>{name}</h1><p>{line}</p></div>'
+        '<div class="switches"><button type="button" data-switch="lang">'
+        '<span class="l-en" lang="zh-CN">中文</span><span class="l-zh" lang="en">English</span></button>'
+        f'<button type="button" data-switch="theme"><span class="icon" aria-hidden="true"></span>'
+        f'<span class="sr-only">{theme}</span></button></div></header>'
+    )
+
+
+def _examples(services: Services) -> str:
+    buttons = "".join(
+        f'<button type="button" data-example="{escape(example.path.name)}">'
+        f'<img src="studio/examples/{escape(example.path.name)}" alt="" loading="lazy">'
+        f"<span>{both(example.title)}</span></button>"
+        for example in services.examples
+    )
+    return f'<p class="quiet">{both(Text("Try an example", "试试示例"))}</p><div class="strip">{buttons}</div>'

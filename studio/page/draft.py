@@ -1,0 +1,61 @@
+"""The form as the browser keeps it between two visits. What comes back from a browser is checked like any input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gradio.utils import get_upload_folder
+
+from studio.page.form import PRESET_NAMES, Values
+from studio.page.refine import Proposal, from_json, to_json
+from studio.page.services import Services
+
+TEXTS = ("prompt", "negative_prompt", "resolution")
+NUMBERS = ("frames", "fps", "steps", "guidance", "seed")
+FITS = ("crop", "pad", "stretch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """The form's values and the refinement that belongs to its prompt."""
+
+    values: Values
+    proposal: Proposal | None
+
+
+def write(values: Values, proposal: Proposal | None) -> dict[str, Any]:
+    """The draft as JSON values."""
+    return {"values": dict(values), "proposal": to_json(proposal)}
+
+
+def read(kept: Any, services: Services) -> Draft | None:  # noqa: ANN401 - whatever the browser kept
+    """The draft of before, without a picture that is gone; None where there is none or it fits this studio no more."""
+    if not isinstance(kept, dict) or not isinstance(kept.get("values"), dict):
+        return None
+    values = kept["values"]
+    if not _is_form(values, services):
+        return None
+    fields = {name: values[name] for name in ("engine", "preset", "fit", *TEXTS, *NUMBERS)}
+    return Draft(values={**fields, "image": _own_upload(values.get("image"))}, proposal=from_json(kept.get("proposal")))
+
+
+def _is_form(values: Mapping[str, Any], services: Services) -> bool:
+    return (
+        values.get("engine") in services.engines
+        and values.get("preset") in PRESET_NAMES
+        and values.get("fit") in FITS
+        and all(isinstance(values.get(name), str) for name in TEXTS)
+        and all(isinstance(values.get(name, ""), int | float | None) for name in NUMBERS)
+    )
+
+
+def _own_upload(path: Any) -> str | None:  # noqa: ANN401
+    """The path of an uploaded picture that is still there; None for any other file of this machine."""
+    if not isinstance(path, str):
+        return None
+    resolved = Path(path).resolve()
+    is_own = resolved.is_relative_to(Path(get_upload_folder()).resolve())
+    return str(resolved) if is_own and resolved.is_file() else None

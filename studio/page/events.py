@@ -1,0 +1,252 @@
+"""What happens when: the page's handlers and how they hang on its components. Renders nothing itself.
+
+A Gradio event is not a job. Handlers only submit, watch and cancel; the watcher finds a job again after a reload, a
+lost connection or a restart, because everything it shows is read from the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio import processing_utils
+from gradio.components import Component
+
+from i2v_pipeline.errors import InputError
+from i2v_pipeline.images import open_picture
+from studio.jobs.store import Job
+from studio.page import draft, refine, status
+from studio.page.edge import at_edge
+from studio.page.form import Form, engine_updates, preset_values, read_picture, request_values
+from studio.page.plan import engine_html, lacks_html, plan_html, request_of
+from studio.page.refine import Proposal
+from studio.page.services import Services, picture_facts
+from studio.page.text import both
+from studio.recipe import SEED_LIMIT
+
+WATCH_EVERY_S = 0.1
+"""How often a watcher looks at its job; it sends only what changed."""
+CLIENT_BYTES = 16
+
+Data = Mapping[Component, Any]
+Updates = dict[Component, Any]
+
+
+class Handlers:
+    """The page's handlers. `form` holds the components by field, `view` all others by name."""
+
+    def __init__(self, services: Services, form: Form, view: dict[str, Any]) -> None:
+        self.services = services
+        self.form = form
+        self.view = view
+        self._watchers: dict[str, str] = {}
+
+    @at_edge
+    def open_page(self, data: Data, request: gr.Request) -> Updates:
+        """The draft of before, and the job to show: the address's, else one that runs, else the newest."""
+        view = self.view
+        client = self._owner(data) or secrets.token_urlsafe(CLIENT_BYTES)
+        owner = self.services.user or client
+        kept = draft.read(data[view["draft"]], self.services)
+        jobs = self.services.store.list(owner)
+        asked = request.query_params.get("job")
+        unfinished = [job for job in jobs if not job.over]
+        newest = (unfinished or jobs)[:1]
+        shown = asked or (newest[0].id if newest else None)
+        updates: Updates = {view["client"]: client, view["shown"]: shown}
+        if kept is not None:
+            updates |= self._form_updates(kept.values, kept.proposal)
+        return updates
+
+    @at_edge
+    def plan(self, data: Data) -> Updates:
+        """The line that says what will be made, and the draft that survives a reload."""
+        values, proposal = self._values(data), data[self.view["proposal"]]
+        return {
+            self.view["plan"]: plan_html(values, proposal, self.services),
+            self.view["draft"]: draft.write(values, proposal),
+        }
+
+    @at_edge
+    def check_picture(self, data: Data) -> None:
+        """Refuses a picture that cannot be read as soon as it is there."""
+        picture_facts(read_picture(self._values(data)))
+
+    @at_edge
+    def pick_example(self, event: gr.EventData) -> Updates:
+        """Picture and prompt of an example, in the page's language."""
+        example = next(example for example in self.services.examples if example.path.name == event.file)
+        prompt = example.prompt.zh if event.lang.startswith("zh") else example.prompt.en
+        return {
+            self.form["image"]: self._cached(example.path),
+            self.form["prompt"]: prompt,
+            **self._refine_updates(None),
+        }
+
+    @at_edge
+    def choose_preset(self, data: Data) -> Updates:
+        values = self._values(data)
+        spec = self.services.engines[values["engine"]]
+        return {self.form[field]: value for field, value in preset_values(spec, values["preset"]).items()}
+
+    @at_edge
+    def choose_engine(self, data: Data) -> Updates:
+        values = self._values(data)
+        spec = self.services.engines[values["engine"]]
+        return {
+            **{self.form[field]: update for field, update in engine_updates(spec, values["preset"]).items()},
+            self.view["engine_note"]: engine_html(spec),
+            self.view["lacks"]: lacks_html(spec),
+        }
+
+    @at_edge
+    async def refine(self, data: Data) -> AsyncIterator[Updates]:
+        """A proposal for the prompt in the box; the prompt itself is not touched."""
+        values = self._values(data)
+        typed = (values["prompt"] or "").strip()
+        if not typed:
+            raise InputError(
+                "There is no prompt to refine yet. Write a sentence first.", "还没有可优化的提示词。请先写一句话。"
+            )
+        picture = None
+        if data[self.view["show_picture"]] and values["image"]:
+            picture = (await asyncio.to_thread(open_picture, Path(values["image"]))).source
+        yield {self.view["refine_panel"]: refine.working_panel()}
+        spec = self.services.engines[values["engine"]]
+        proposal = await asyncio.to_thread(refine.propose, typed, spec, self.services, picture)
+        yield self._refine_updates(proposal)
+
+    @at_edge
+    def use_refined(self, data: Data) -> Updates:
+        proposal = data[self.view["proposal"]]
+        return {self.form["prompt"]: proposal.origin.refined, **self._refine_updates(refine.used(proposal))}
+
+    @at_edge
+    def keep_mine(self) -> Updates:
+        return self._refine_updates(None)
+
+    @at_edge
+    def undo_refine(self, data: Data) -> Updates:
+        return {self.form["prompt"]: data[self.view["proposal"]].origin.typed, **self._refine_updates(None)}
+
+    @at_edge
+    def generate(self, data: Data) -> Updates:
+        request = request_of(self._values(data), data[self.view["proposal"]], self.services)
+        return self._submit(request, data)
+
+    @at_edge
+    def again(self, data: Data) -> Updates:
+        """The same job with a new seed."""
+        job = self._shown(data)
+        return self._submit(replace(job.request, seed=secrets.randbelow(SEED_LIMIT)), data)
+
+    @at_edge
+    def retry(self, data: Data) -> Updates:
+        """The same job once more."""
+        return self._submit(self._shown(data).request, data)
+
+    @at_edge
+    def cancel(self, data: Data) -> None:
+        self.services.store.cancel(self._shown(data).id)
+
+    @at_edge
+    def reuse(self, data: Data) -> Updates:
+        """The shown job's settings in the form, its picture and the origin of its prompt included."""
+        request = self._shown(data).request
+        origin = request.origin
+        proposal = None
+        if origin.source != "typed":
+            proposal = Proposal(origin=origin, motion=request.motion, is_used=True)
+        values = {**request_values(request), "image": self._cached(request.images[0])}
+        return self._form_updates(values, proposal)
+
+    @at_edge
+    def open_job(self, event: gr.EventData) -> Updates:
+        return {self.view["shown"]: event.job}
+
+    @at_edge
+    async def watch(self, data: Data, request: gr.Request) -> AsyncIterator[Updates]:
+        """Shows the job until it is over, sending what changed. A newer watcher of the same page retires this one."""
+        page, me = request.session_hash or "", secrets.token_hex(4)
+        self._watchers[page] = me
+        job_id, owner = data[self.view["shown"]], self._owner(data)
+        sent: Updates = {}
+        state = None
+        while self._watchers.get(page) == me:
+            job = await asyncio.to_thread(self.services.find_job, job_id)
+            updates = self._job_updates(job, is_missing=job is None and job_id is not None)
+            if state is None or (job is not None and job.state != state):
+                state = "none" if job is None else job.state
+                jobs = self.services.store.list(owner) if owner else []
+                updates[self.view["history"]] = status.history_html(jobs, job_id)
+            changed = {component: value for component, value in updates.items() if sent.get(component) != value}
+            if changed:
+                sent |= changed
+                yield changed
+            if job is None or job.over:
+                break
+            await asyncio.sleep(WATCH_EVERY_S)
+        if self._watchers.get(page) == me:
+            del self._watchers[page]
+
+    def _owner(self, data: Data) -> str | None:
+        if self.services.user is not None:
+            return self.services.user
+        client = data[self.view["client"]]
+        return client if isinstance(client, str) and client else None
+
+    def _values(self, data: Data) -> dict[str, Any]:
+        return {field: data[component] for field, component in self.form.items()}
+
+    def _shown(self, data: Data) -> Job:
+        job = self.services.find_job(data[self.view["shown"]])
+        if job is None:
+            raise InputError(status.GONE.en, status.GONE.zh)
+        return job
+
+    def _submit(self, request: Any, data: Data) -> Updates:  # noqa: ANN401
+        job = self.services.store.submit(request, self._owner(data) or "")
+        return {self.view["shown"]: job.id}
+
+    def _cached(self, path: Path) -> str:
+        """A copy that Gradio may show: it serves no other file than those in its own folder."""
+        return processing_utils.save_file_to_cache(path, cache_dir=self.form["image"].GRADIO_CACHE)
+
+    def _form_updates(self, values: Mapping[str, Any], proposal: Proposal | None) -> Updates:
+        fields = {self.form[field]: gr.update(value=value) for field, value in values.items()}
+        return {**fields, **self._refine_updates(proposal)}
+
+    def _refine_updates(self, proposal: Proposal | None) -> Updates:
+        is_open = proposal is not None and not proposal.is_used
+        return {
+            self.view["proposal"]: proposal,
+            self.view["refine_panel"]: refine.panel(proposal),
+            self.view["use_refined"]: gr.update(visible=is_open),
+            self.view["keep_mine"]: gr.update(visible=is_open),
+            self.view["undo_refine"]: gr.update(visible=proposal is not None and proposal.is_used),
+        }
+
+    def _job_updates(self, job: Job | None, *, is_missing: bool) -> Updates:
+        report = json.loads(job.report_path.read_text(encoding="utf-8")) if job and job.state == "done" else None
+        view, over = self.view, job is not None and job.over
+        return {
+            view["status"]: f'<div class="status">{both(status.GONE)}</div>'
+            if is_missing
+            else status.status_html(job, time.time()),
+            view["announcer"]: status.announcement(job),
+            view["screen"]: status.screen_html(job),
+            view["details"]: status.details_html(job, report),
+            view["report"]: report,
+            view["report_box"]: gr.update(visible=report is not None),
+            view["cancel"]: gr.update(visible=job is not None and not over),
+            view["again"]: gr.update(visible=report is not None),
+            view["reuse"]: gr.update(visible=over),
+            view["retry"]: gr.update(visible=over and report is None),
+        }

@@ -1,0 +1,202 @@
+"""The form: its components by the name of the request's field, and what a person's choices in them mean.
+
+Knows no job and no result. Gradio corrects or refuses no value here: whatever was chosen reaches `read_choice` and the
+core's checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.data_classes import ImageData
+
+from i2v_pipeline.errors import PictureError, RequestError
+from i2v_pipeline.types import EngineSpec, GenerationRequest, PresetName
+from studio.page.services import Services
+from studio.page.text import engine_label, label
+from studio.recipe import SEED_LIMIT, Choice
+
+Form = dict[str, Any]
+"""Components by field: `image`, `prompt`, `engine` and the fields of `Choice`."""
+
+Values = Mapping[str, Any]
+"""What the components hold, by field."""
+
+PRESET_NAMES: tuple[PresetName, ...] = ("preview", "standard", "high_motion", "creative")
+NUMBERS = ("frames", "fps", "steps", "guidance")
+STEPS_RANGE = (10, 100)
+GUIDANCE_RANGE = (1.0, 20.0)
+"""Both as users of the original tool know them; shown for engines that take such a setting."""
+
+
+def make_picture(form: Form) -> None:
+    """The picture; fills `form`. Its file is handed on as it was uploaded: Gradio's own opening forgets EXIF rotation,
+    alpha and 16-bit depth, and tells a reader's error with the path of the file."""
+    image = gr.Image(
+        type="filepath",
+        image_mode=None,
+        sources=["upload", "clipboard"],
+        buttons=[],
+        height=280,
+        label=label("image"),
+        elem_id="image",
+    )
+    # On the instance: of a subclass Gradio writes a .pyi file beside its source.
+    image.preprocess = _path_of
+    form["image"] = image
+
+
+def make_engine_row(services: Services, form: Form) -> None:
+    """Engine and preset; fills `form`."""
+    engines = list(services.engines.values())
+    form["engine"] = gr.Dropdown(
+        [(engine_label(spec), spec.id) for spec in engines],
+        value=engines[0].id,
+        label=label("engine"),
+        filterable=False,
+        min_width=180,
+        elem_id="engine",
+    )
+    form["preset"] = gr.Radio(
+        [(label(f"preset_{name}"), name) for name in PRESET_NAMES],
+        value="standard",
+        label=label("preset"),
+        elem_id="preset",
+        elem_classes="segmented",
+        min_width=300,
+    )
+
+
+def make_settings(spec: EngineSpec, form: Form) -> None:
+    """The advanced settings, as `spec`'s standard preset sets them; fills `form`."""
+    grid, preset = spec.grid, spec.presets["standard"]
+    with gr.Row():
+        form["resolution"] = gr.Dropdown(
+            list(spec.resolutions),
+            value=preset.resolution,
+            label=label("resolution"),
+            info=label("resolution_info"),
+            allow_custom_value=True,
+            min_width=150,
+            elem_id="resolution",
+        )
+        form["seed"] = gr.Number(
+            None,
+            label=label("seed"),
+            info=label("seed_info"),
+            placeholder="-1",
+            min_width=150,
+            elem_id="seed",
+        )
+    with gr.Row():
+        form["frames"] = _slider("frames", grid.min_frames, grid.max_frames, grid.frame_step, preset.frames)
+        form["fps"] = _slider("fps", grid.min_fps, grid.max_fps, 1, preset.fps)
+    with gr.Row():
+        form["steps"] = _slider("steps", *STEPS_RANGE, 1, preset.steps, visible=spec.takes.steps)
+        form["guidance"] = _slider("guidance", *GUIDANCE_RANGE, 0.5, preset.guidance, visible=spec.takes.guidance)
+    form["fit"] = gr.Radio(
+        [(label(f"fit_{name}"), name) for name in ("crop", "pad", "stretch")],
+        value="crop",
+        label=label("fit"),
+        elem_id="fit",
+        elem_classes="segmented",
+    )
+    form["negative_prompt"] = gr.Textbox(
+        label=label("negative_prompt"), lines=2, visible=spec.takes.negative_prompt, elem_id="negative-prompt"
+    )
+
+
+def preset_values(spec: EngineSpec, name: PresetName) -> dict[str, Any]:
+    """What choosing a preset writes into the form."""
+    preset = spec.presets[name]
+    return {"resolution": preset.resolution, **{field: getattr(preset, field) for field in NUMBERS}}
+
+
+def engine_updates(spec: EngineSpec, name: PresetName) -> dict[str, Any]:
+    """What choosing an engine does to the settings: their ranges, whether they are there, the preset's values."""
+    grid, values = spec.grid, preset_values(spec, name)
+    return {
+        "resolution": gr.update(choices=list(spec.resolutions), value=values["resolution"]),
+        "frames": gr.update(
+            minimum=grid.min_frames, maximum=grid.max_frames, step=grid.frame_step, value=values["frames"]
+        ),
+        "fps": gr.update(minimum=grid.min_fps, maximum=grid.max_fps, value=values["fps"]),
+        "steps": gr.update(visible=spec.takes.steps, value=values["steps"]),
+        "guidance": gr.update(visible=spec.takes.guidance, value=values["guidance"]),
+        "negative_prompt": gr.update(visible=spec.takes.negative_prompt),
+    }
+
+
+def request_values(request: GenerationRequest) -> dict[str, Any]:
+    """What the form shows for a request of before; the seed too, so that the same video comes out."""
+    names = ("prompt", "engine", "resolution", "frames", "fps", "steps", "guidance", "seed", "fit", "negative_prompt")
+    return {**{name: getattr(request, name) for name in names}, "preset": request.preset or "standard"}
+
+
+def read_choice(values: Values) -> Choice:
+    """The choices as the recipe wants them. Raises `RequestError` for what is no such number."""
+    return Choice(
+        preset=values["preset"],
+        resolution=str(values["resolution"] or "").strip() or None,
+        frames=_whole(values["frames"], "Frames", "生成帧数"),
+        fps=_whole(values["fps"], "Frame rate", "帧率"),
+        steps=_whole(values["steps"], "Inference steps", "推理步数"),
+        guidance=None if values["guidance"] is None else float(values["guidance"]),
+        negative_prompt=(values["negative_prompt"] or "").strip(),
+        seed=_seed(values["seed"]),
+        fit=values["fit"],
+    )
+
+
+def read_picture(values: Values) -> Path:
+    """The uploaded picture. Raises `PictureError` where there is none."""
+    if not values["image"]:
+        raise PictureError(
+            "There is no picture yet. Drop one onto the form, or take one of the examples.",
+            "还没有图像。请把图像拖到表单中，或选一张示例图像。",
+        )
+    return Path(values["image"])
+
+
+def _path_of(payload: ImageData | None) -> str | None:
+    return None if payload is None else payload.path
+
+
+def _slider(
+    field: str, low: float, high: float, step: float, value: float | None, *, visible: bool = True
+) -> gr.Slider:
+    slider = gr.Slider(
+        low, high, value=value, step=step, label=label(field), min_width=150, visible=visible, elem_id=field
+    )
+    # Gradio refuses a number outside in its own words, in English; the core's check says what is allowed.
+    slider.preprocess = _as_it_is
+    return slider
+
+
+def _as_it_is(payload: float) -> float:
+    return payload
+
+
+def _whole(value: float | None, en: str, zh: str) -> int | None:
+    if value is None:
+        return None
+    if value != int(value):
+        raise RequestError(
+            f"{en} {value:g}: a whole number is needed. Change it in the advanced settings.",
+            f"{zh} {value:g}：必须是整数。请在高级参数中修改。",
+        )
+    return int(value)
+
+
+def _seed(value: float | None) -> int | None:
+    if value is None or value == -1:
+        return None
+    if value != int(value) or not 0 <= value < SEED_LIMIT:
+        raise RequestError(
+            f"Seed {value:g}: allowed are whole numbers from 0 to {SEED_LIMIT - 1}. Leave it empty for a new one.",
+            f"随机种子 {value:g}：应为 0 到 {SEED_LIMIT - 1} 的整数。留空则每次随机。",
+        )
+    return int(value)

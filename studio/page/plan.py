@@ -1,0 +1,113 @@
+"""What will really be made, said before it is made. Knows the form's values, no component."""
+
+from __future__ import annotations
+
+from i2v_pipeline.checks import check_request
+from i2v_pipeline.errors import InputError
+from i2v_pipeline.images import describe_fit
+from i2v_pipeline.planning import plan_run
+from i2v_pipeline.types import EngineSpec, GenerationRequest, Motion, Text
+from studio.page.form import Values, read_choice, read_picture
+from studio.page.refine import Proposal, motion_for, origin_for
+from studio.page.services import PictureFacts, Services, picture_facts
+from studio.page.text import both, duration
+from studio.page.words import motion_words
+from studio.recipe import compose
+
+NO_PICTURE = Text(
+    "Choose a picture and its size and crop stand here, before anything is made.",
+    "选择图像后，这里会先说明实际的尺寸和裁剪，再开始生成。",
+)
+
+
+def request_of(values: Values, proposal: Proposal | None, services: Services) -> GenerationRequest:
+    """The complete, checked request that the form stands for. Raises `InputError`."""
+    spec = services.engines[values["engine"]]
+    prompt = (values["prompt"] or "").strip()
+    image = read_picture(values)
+    facts = picture_facts(image)
+    request = compose(
+        spec,
+        read_choice(values),
+        image=image,
+        image_size=(facts.width, facts.height),
+        prompt=prompt,
+        origin=origin_for(prompt, proposal),
+        motion=motion_for(prompt, proposal, spec, services),
+    )
+    check_request(spec, request)
+    return request
+
+
+def plan_html(values: Values, proposal: Proposal | None, services: Services) -> str:
+    """The card above Generate: size, length, crop, camera; or the sentence that says what is not possible."""
+    spec = services.engines[values["engine"]]
+    if not values["image"]:
+        prompt = (values["prompt"] or "").strip()
+        motion = motion_for(prompt, proposal, spec, services)
+        return _card([f'<p class="quiet">{both(NO_PICTURE)}</p>', _motion(motion) if prompt else ""])
+    try:
+        request = request_of(values, proposal, services)
+    except InputError as error:
+        return f'<div class="plan problem"><p>{both(error.text)}</p></div>'
+    return _card(
+        [
+            f'<p class="plan-numbers">{both(numbers_of(request))}</p>',
+            f"<p>{both(_fit_of(request, picture_facts(request.images[0])))}</p>",
+            _motion(request.motion),
+            f'<p class="quiet">{both(_cost_of(spec, request))}</p>',
+        ]
+    )
+
+
+def numbers_of(request: GenerationRequest) -> Text:
+    """`1248 × 704 · 96 frames · 24 fps · 4.0 s`."""
+    size = f"{request.width} × {request.height}"
+    return Text(
+        f"{size} · {request.frames} frames · {request.fps} fps · {request.seconds:.1f} s",
+        f"{size} · {request.frames} 帧 · {request.fps} 帧/秒 · {request.seconds:.1f} 秒",
+    )
+
+
+def lacks_html(spec: EngineSpec) -> str:
+    """Which settings of the original tool this engine has none of; empty where it has all."""
+    missing = [
+        text
+        for is_there, text in (
+            (spec.takes.steps, Text("inference steps", "推理步数")),
+            (spec.takes.guidance, Text("guidance scale", "引导系数")),
+            (spec.takes.negative_prompt, Text("negative prompt", "负向提示词")),
+        )
+        if not is_there
+    ]
+    if not missing:
+        return ""
+    line = Text(
+        f"This engine has no {', '.join(text.en for text in missing)}.",
+        f"该引擎没有{'、'.join(text.zh for text in missing)}。",
+    )
+    return f'<p class="quiet">{both(line)}</p>'
+
+
+def engine_html(spec: EngineSpec) -> str:
+    """What the engine does and does not do."""
+    return f'<p class="quiet">{both(spec.description)}</p>'
+
+
+def _card(parts: list[str]) -> str:
+    title = both(Text("What will be made", "将要生成"))
+    return f'<div class="plan"><h3>{title}</h3>{"".join(parts)}</div>'
+
+
+def _motion(motion: Motion) -> str:
+    words = "".join(f'<span class="chip">{both(word)}</span>' for word in motion_words(motion))
+    return f'<p class="chips">{both(Text("Camera:", "镜头："))} {words}</p>'
+
+
+def _fit_of(request: GenerationRequest, facts: PictureFacts) -> Text:
+    return describe_fit(request.fit, request.width, request.height, facts.width, facts.height)
+
+
+def _cost_of(spec: EngineSpec, request: GenerationRequest) -> Text:
+    seconds = duration(plan_run(spec, request).seconds)
+    return Text(f"Takes about {seconds.en} on this machine.", f"在这台机器上约需 {seconds.zh}。")

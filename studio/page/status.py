@@ -1,0 +1,165 @@
+"""A job as HTML: where it stands, what it looks like, what came out. Knows the store's types, no component."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from i2v_pipeline.types import Text
+from studio.jobs.store import Job
+from studio.page.plan import numbers_of
+from studio.page.text import both, duration, escape
+from studio.page.words import STAGES, STATES
+
+MEDIA = "studio/media"
+
+GONE = Text("This job is not here (any more).", "这个任务已不存在。")
+EMPTY = (
+    Text("Drop in a picture, or take an example", "放入一张图像，或选一张示例"),
+    Text("Say how the camera should move", "说明镜头怎么运动"),
+    Text("Generate: the video and its report appear here", "点击“生成视频”，视频与报告会出现在这里"),
+)
+KEPT = Text("Nothing of the video was kept; the settings were.", "视频没有保留，设置已保留。")
+
+
+def status_html(job: Job | None, now: float) -> str:
+    """State, stage, step, elapsed and left, in one card; empty without a job. `now`: seconds since 1970."""
+    if job is None:
+        return ""
+    badge = f'<span class="state {job.state}">{both(STATES[job.state])}</span>'
+    if job.state == "queued":
+        return f'<div class="status">{badge} {both(_queue_words(job))}</div>'
+    if job.state == "running":
+        return _running_html(job, badge, now)
+    took = duration((job.finished or now) - (job.started or job.finished or now))
+    line = both(Text(f"took {took.en}", f"用时 {took.zh}")) if job.state == "done" else both(job.message or KEPT)
+    return f'<div class="status">{badge} <span>{line}</span></div>'
+
+
+def announcement(job: Job | None) -> str:
+    """What a screen reader is told: changes with the state and the stage only, never with each step."""
+    if job is None:
+        return ""
+    if job.state == "running" and job.progress is not None:
+        return both(STAGES[job.progress.stage])
+    said = both(STATES[job.state])
+    return f"{said} {both(job.message)}" if job.message else said
+
+
+def screen_html(job: Job | None) -> str:
+    """The large picture: what to do, the live preview, or the video."""
+    if job is None:
+        return empty_html()
+    ratio = f'style="aspect-ratio:{job.request.width}/{job.request.height}"'
+    if job.state == "done":
+        url = f"{MEDIA}/{job.id}"
+        return (
+            f'<div class="screen" {ratio}><video id="video" src="{url}/video.mp4" poster="{url}/poster.jpg"'
+            f' aria-label="{escape(job.request.prompt or "video")}"'
+            " controls autoplay muted loop playsinline></video></div>"
+        )
+    preview = _preview_of(job)
+    if preview:
+        return f'<div class="screen live" {ratio}><img src="{preview}" alt=""></div>'
+    return f'<div class="screen waiting {job.state}" {ratio}><img src="{MEDIA}/{job.id}/input" alt=""></div>'
+
+
+def empty_html() -> str:
+    """The result column before the first run."""
+    steps = "".join(f"<li><span>{both(step)}</span></li>" for step in EMPTY)
+    return f'<div class="screen empty"><div class="empty-art" aria-hidden="true"></div><ol>{steps}</ol></div>'
+
+
+def details_html(job: Job | None, report: Mapping[str, Any] | None) -> str:
+    """Under the video: what it is, what was sent, what the run has to say, and the files."""
+    if job is None or report is None:
+        return ""
+    output, parameters = report["output"], report["parameters"]
+    facts = [
+        both(numbers_of(job.request)),
+        f"{both(Text('seed', '种子'))} <code>{escape(parameters['seed'])}</code>",
+        f"{escape(output['codec']).upper()} · {output['bytes'] / 1e6:.1f} MB",
+    ]
+    url = f"{MEDIA}/{job.id}"
+    links = (
+        f'<a class="download" href="{url}/video.mp4?download=1" download>{both(Text("Download video", "下载视频"))}</a>'
+        f'<a class="download" href="{url}/report.json?download=1" download>{both(Text("Report", "下载报告"))}</a>'
+    )
+    words = both(Text("Sent:", "实际发送："))
+    sent = f'<p class="sent"><span class="quiet">{words}</span> {escape(report["prompt"]["sent"])}</p>'
+    chips = "".join(f'<span class="chip">{fact}</span>' for fact in facts)
+    return (
+        f'<div class="details"><p class="chips">{chips}</p>{sent}'
+        f'{findings_html(report["findings"])}<p class="links">{links}</p></div>'
+    )
+
+
+def findings_html(findings: list[Mapping[str, Any]]) -> str:
+    """What the picture, the request and the engine had to say; empty where nothing was said."""
+    items = []
+    for finding in findings:
+        remedy = ""
+        if finding["remedy"]:
+            remedy = f' <span class="quiet">{both(Text(finding["remedy"], finding["remedy_zh"]))}</span>'
+        words = both(Text(finding["message"], finding["message_zh"]))
+        items.append(f'<li class="{escape(finding["severity"])}">{words}{remedy}</li>')
+    return f'<ul class="findings">{"".join(items)}</ul>' if items else ""
+
+
+def history_html(jobs: list[Job], shown_id: str | None) -> str:
+    """All of the owner's jobs, newest first, each a link to itself."""
+    if not jobs:
+        words = Text("Your videos gather here.", "你的视频会保存在这里。")
+        return f'<div class="history none"><p class="quiet">{both(words)}</p></div>'
+    return f'<ul class="history">{"".join(_history_item(job, job.id == shown_id) for job in jobs)}</ul>'
+
+
+def _history_item(job: Job, is_shown: bool) -> str:
+    picture = f"{MEDIA}/{job.id}/{'poster.jpg' if job.state == 'done' else 'input'}"
+    badge = "" if job.state == "done" else f'<span class="state {job.state}">{both(STATES[job.state])}</span>'
+    made = time.strftime("%m-%d %H:%M", time.localtime(job.created))
+    current = ' aria-current="true"' if is_shown else ""
+    return (
+        f'<li><a href="?job={job.id}" data-job="{job.id}"{current}>'
+        f'<span class="thumb"><img src="{picture}" alt="" loading="lazy">{badge}</span>'
+        f'<span class="caption">{escape(job.request.prompt) or "—"}</span>'
+        f'<span class="quiet">{made} · {job.request.width}×{job.request.height} · {job.request.seconds:.1f} s</span>'
+        "</a></li>"
+    )
+
+
+def _queue_words(job: Job) -> Text:
+    if job.ahead == 0:
+        return Text("next in the queue", "即将开始")
+    return Text(f"{job.ahead} before this one", f"前面还有 {job.ahead} 个任务")
+
+
+def _running_html(job: Job, badge: str, now: float) -> str:
+    elapsed = duration(now - (job.started or now))
+    words = [both(Text(f"{elapsed.en} so far", f"已用 {elapsed.zh}"))]
+    progress = job.progress
+    if job.cancel_asked:
+        return f'<div class="status">{badge} {both(Text("stopping …", "正在停止 …"))}</div>'
+    if progress is None:
+        return f'<div class="status">{badge} {words[0]}</div>'
+    if progress.seconds_left is not None:
+        left = duration(progress.seconds_left)
+        words.append(both(Text(f"about {left.en} left", f"约剩 {left.zh}")))
+    percent = 100 * progress.step / max(progress.steps, 1)
+    return (
+        f'<div class="status">{badge} {both(STAGES[progress.stage])}'
+        f' <span class="step">{progress.step}/{progress.steps}</span>'
+        f'<span class="times">{" · ".join(words)}</span>'
+        f'<div class="bar" role="progressbar" aria-label="progress" aria-valuemin="0" aria-valuemax="100"'
+        f' aria-valuenow="{percent:.0f}"><span style="width:{percent:.1f}%"></span></div></div>'
+    )
+
+
+def _preview_of(job: Job) -> str | None:
+    """The newest preview as a data URL: an <img> with one never shows an empty frame between two previews."""
+    try:
+        return "data:image/jpeg;base64," + base64.b64encode(job.preview_path.read_bytes()).decode()
+    except FileNotFoundError:
+        return None

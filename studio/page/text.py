@@ -1,0 +1,104 @@
+"""Every fixed word of the page in both languages, and the one way by which text becomes HTML. Knows no component.
+
+Labels of Gradio's own components are translated in the browser by key; HTML of ours carries both languages and the
+style sheet shows one.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+
+import gradio as gr
+from gradio.i18n import I18nData
+
+from i2v_pipeline.types import EngineSpec, Text
+
+KEY_PREFIX = "i2v_"
+"""Gradio has words of its own under plain keys such as `image`."""
+
+LABELS: dict[str, Text] = {
+    "image": Text("Input picture", "输入图像"),
+    "image_alt": Text("The picture that becomes a video", "将要变成视频的图像"),
+    "prompt": Text("Prompt", "提示词 (Prompt)"),
+    "prompt_info": Text("The engine gets exactly this text.", "引擎收到的就是这段文字。"),
+    "prompt_placeholder": Text(
+        "e.g. The camera slowly pushes in, waves break on the rocks", "例如：镜头慢慢推近，海浪拍打礁石"
+    ),
+    "refine": Text("Refine the prompt", "优化提示词"),
+    "show_picture": Text("Let the LLM see the picture", "让大模型看到图像"),
+    "use_refined": Text("Use the refined prompt", "使用优化后的提示词"),
+    "keep_mine": Text("Keep mine", "保留原文"),
+    "undo_refine": Text("Back to what I typed", "恢复我输入的文字"),
+    "engine": Text("Engine", "引擎"),
+    "preset": Text("Preset", "预设"),
+    "preset_preview": Text("Preview", "预览"),
+    "preset_standard": Text("Standard", "标准"),
+    "preset_high_motion": Text("High motion", "高动态"),
+    "preset_creative": Text("Creative", "创意"),
+    "advanced": Text("Advanced settings", "高级参数"),
+    "resolution": Text("Resolution", "分辨率"),
+    "resolution_info": Text("or a size: 1280x720", "也可填尺寸：1280x720"),
+    "frames": Text("Frames", "生成帧数"),
+    "fps": Text("Frame rate (FPS)", "帧率 (FPS)"),
+    "steps": Text("Inference steps", "推理步数"),
+    "guidance": Text("Guidance scale", "引导系数"),
+    "seed": Text("Seed", "随机种子"),
+    "seed_info": Text("empty or -1: a new one", "留空或 -1：每次随机"),
+    "fit": Text("Another aspect ratio", "长宽比不同时"),
+    "fit_crop": Text("Crop", "裁剪"),
+    "fit_pad": Text("Pad", "加边"),
+    "fit_stretch": Text("Stretch", "拉伸"),
+    "negative_prompt": Text("Negative prompt", "负向提示词"),
+    "generate": Text("Generate video", "生成视频"),
+    "cancel": Text("Cancel", "取消"),
+    "again": Text("Again with a new seed", "换个种子再来一次"),
+    "reuse": Text("Use these settings", "使用这些参数"),
+    "retry": Text("Try again", "重试"),
+    "report": Text("Parameters and report (JSON)", "生成参数与报告 (JSON)"),
+}
+
+
+def label(key: str) -> I18nData:
+    """The word for a Gradio component, translated in the browser. Raises `KeyError` for a word that is not here."""
+    LABELS[key]
+    return I18nData(KEY_PREFIX + key)
+
+
+def engine_label(spec: EngineSpec) -> I18nData:
+    """The engine's title for a Gradio component."""
+    return I18nData(f"{KEY_PREFIX}engine_{spec.id}")
+
+
+def translations(engines: Iterable[EngineSpec]) -> gr.I18n:
+    """All labels, the engines' titles included. English also serves every language that is not Chinese."""
+    texts = {**LABELS, **{f"engine_{spec.id}": spec.title for spec in engines}}
+    return gr.I18n(
+        **{
+            "en": {KEY_PREFIX + key: text.en for key, text in texts.items()},
+            "zh-CN": {KEY_PREFIX + key: text.zh for key, text in texts.items()},
+        }
+    )
+
+
+def escape(value: object) -> str:
+    """Text as HTML. Template characters too: gr.HTML puts its value through two template languages."""
+    escaped = html.escape(str(value))
+    for character in "$`{}\\":
+        escaped = escaped.replace(character, f"&#{ord(character)};")
+    return escaped
+
+
+def both(text: Text) -> str:
+    """The sentence in both languages as HTML; the style sheet shows the one that the page speaks."""
+    return (
+        f'<span class="l-en" lang="en">{escape(text.en)}</span><span class="l-zh" lang="zh-CN">{escape(text.zh)}</span>'
+    )
+
+
+def duration(seconds: float) -> Text:
+    """`8 s`, `2 min 05 s`."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return Text(f"{whole} s", f"{whole} 秒")
+    return Text(f"{whole // 60} min {whole % 60:02d} s", f"{whole // 60} 分 {whole % 60:02d} 秒")

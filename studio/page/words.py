@@ -1,0 +1,61 @@
+"""Names for what the core calls by code: camera moves, speeds, states, stages. Knows no component."""
+
+from __future__ import annotations
+
+from i2v_pipeline.types import Motion, Text
+
+CAMERA = {
+    "pan_left": Text("pan left", "左摇"),
+    "pan_right": Text("pan right", "右摇"),
+    "tilt_up": Text("tilt up", "上摇"),
+    "tilt_down": Text("tilt down", "下摇"),
+    "zoom_in": Text("zoom in", "变焦推近"),
+    "zoom_out": Text("zoom out", "变焦拉远"),
+    "static": Text("still camera", "固定镜头"),
+    "dolly_in": Text("push in", "推近"),
+    "dolly_out": Text("pull back", "拉远"),
+    "truck_left": Text("truck left", "左移"),
+    "truck_right": Text("truck right", "右移"),
+    "crane_up": Text("crane up", "升镜头"),
+    "crane_down": Text("crane down", "降镜头"),
+    "orbit_left": Text("orbit left", "向左环绕"),
+    "orbit_right": Text("orbit right", "向右环绕"),
+    "roll_cw": Text("roll clockwise", "顺时针旋转"),
+    "roll_ccw": Text("roll counter-clockwise", "逆时针旋转"),
+    "follow": Text("follow the subject", "跟随主体"),
+    "handheld": Text("handheld", "手持晃动"),
+}
+SPEED = {
+    "slow_motion": Text("slow motion", "慢动作"),
+    "normal": Text("normal speed", "正常速度"),
+    "fast": Text("fast", "快速"),
+    "timelapse": Text("time-lapse", "延时"),
+}
+INTENSITY = {
+    "low": Text("gentle", "幅度小"),
+    "medium": Text("medium", "幅度适中"),
+    "high": Text("strong", "幅度大"),
+}
+NO_CAMERA = Text("no camera move named: the engine chooses", "未指定运镜：由引擎决定")
+
+STATES = {
+    "queued": Text("Waiting", "排队中"),
+    "running": Text("Generating", "生成中"),
+    "done": Text("Done", "已完成"),
+    "failed": Text("Failed", "失败"),
+    "cancelled": Text("Cancelled", "已取消"),
+    "interrupted": Text("Interrupted", "已中断"),
+}
+STAGES = {
+    "load": Text("Loading the engine", "加载引擎"),
+    "encode": Text("Reading the picture", "读取图像"),
+    "denoise": Text("Making the frames", "生成画面"),
+    "decode": Text("Decoding the frames", "解码画面"),
+    "write": Text("Writing and checking the video", "写入并检查视频"),
+}
+
+
+def motion_words(motion: Motion) -> list[Text]:
+    """The movement word by word: camera moves, then speed, then intensity."""
+    camera = [CAMERA[tag] for tag in motion.camera] or [NO_CAMERA]
+    return [*camera, SPEED[motion.speed], INTENSITY[motion.intensity]]

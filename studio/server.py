@@ -1,0 +1,173 @@
+"""Serves the page: checks the address, starts the workers' supervisor, runs until it is told to stop.
+
+Never imports an engine: what is heavy runs in the worker processes, so the page stands within seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from i2v_pipeline.errors import InputError
+from i2v_pipeline.presets import load_presets
+from i2v_pipeline.types import Text
+from prompt_refiner import load_settings
+from studio.jobs.store import JobStore
+from studio.jobs.supervisor import Supervisor
+from studio.shell import Shell
+
+log = logging.getLogger("studio.server")
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+ANY_ADDRESS = ("0.0.0.0", "::")
+HOSTS_VARIABLE = "STUDIO_HOSTS"
+MAX_UPLOAD = "32mb"
+CLOSE_WAIT_S = 1
+"""Open streams to browsers never end by themselves; they get this long when the server stops."""
+
+ASSETS = Path(__file__).resolve().parent / "page" / "assets"
+
+
+def serve(*, host: str, port: int, auth: tuple[str, str] | None, data: Path, workers: int) -> None:
+    """Serves the page until SIGINT or SIGTERM. Raises `InputError` for an address that cannot be used."""
+    check_address(host, port, auth)
+    _say(Text("Starting the studio …", "正在启动 …"))
+    prepare_environment(data)
+    store = JobStore(data)
+    app = make_app(store, host=host, port=port, auth=auth)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
+    with Supervisor(store, workers):
+        try:
+            _Server(host, port, app).run()
+        finally:
+            _say(Text("Stopping; a running job gets a few seconds to end.", "正在停止；运行中的任务有几秒钟收尾。"))
+
+
+def check_address(host: str, port: int, auth: tuple[str, str] | None) -> None:
+    """Raises `InputError` for an open address without a login and for a port that is taken."""
+    if host not in LOOPBACK and auth is None:
+        raise InputError(
+            f"--host {host}: other machines could use the studio, so a login is needed. Add --auth USER:PASS.",
+            f"--host {host}：其他机器将能访问，必须设置登录。请加上 --auth 用户名:密码。",
+        )
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            f"Port {port} on {host} cannot be used: {error}. Choose another one with --port {port + 1}.",
+            f"无法使用 {host} 的端口 {port}：{error}。请用 --port {port + 1} 换一个。",
+        ) from error
+
+
+def prepare_environment(data: Path) -> None:
+    """Before the page's library is imported: its files go into the data folder, and it asks nobody for news."""
+    uploads = data.resolve() / "uploads"
+    uploads.mkdir(parents=True, exist_ok=True)
+    uploads.chmod(0o700)
+    os.environ.update(
+        GRADIO_TEMP_DIR=str(uploads),
+        GRADIO_ANALYTICS_ENABLED="False",
+        GRADIO_SHARE="False",
+        GRADIO_MCP_SERVER="False",
+        HF_HUB_DISABLE_TELEMETRY="1",
+    )
+
+
+def make_app(store: JobStore, *, host: str, port: int, auth: tuple[str, str] | None) -> ASGIApp:
+    """The whole application: the page, the files' routes, and the shell around both."""
+    # Takes seconds to import, and reads the environment while it does.
+    import gradio as gr
+    from fastapi import FastAPI
+
+    from studio.media import media_routes
+    from studio.page.build import build
+    from studio.page.services import Services, load_examples
+    from studio.page.text import translations
+    from studio.page.theme import make_theme
+
+    services = Services(
+        store=store,
+        engines=load_presets(),
+        refiner=load_settings(),
+        examples=load_examples(),
+        user=auth[0] if auth else None,
+    )
+    app = FastAPI(routes=media_routes(services), openapi_url=None)
+    gr.mount_gradio_app(
+        app,
+        build(services),
+        path="/",
+        server_name=host,
+        server_port=port,
+        allowed_paths=[],
+        show_error=False,
+        max_file_size=MAX_UPLOAD,
+        ssr_mode=False,
+        run_history=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        footer_links=[],
+        i18n=translations(services.engines.values()),
+        theme=make_theme(),
+        css_paths=[ASSETS / "style.css"],
+    )
+    return Shell(
+        app,
+        hosts=allowed_hosts(host, os.environ.get(HOSTS_VARIABLE, "")),
+        auth=auth,
+        early_head=(ASSETS / "early.html").read_text(encoding="utf-8"),
+    )
+
+
+def allowed_hosts(host: str, more: str) -> Sequence[str]:
+    """The names that a browser may call the studio by; against a foreign name that is made to point here."""
+    hosts = [*LOOPBACK, host, *(name.strip() for name in more.split(",") if name.strip())]
+    if host in ANY_ADDRESS:
+        import psutil
+
+        hosts += [socket.gethostname(), f"{socket.gethostname()}.local"]
+        hosts += [address.address.partition("%")[0] for all_of in psutil.net_if_addrs().values() for address in all_of]
+    return hosts
+
+
+class _Server(uvicorn.Server):
+    """Says where it is as soon as it answers there."""
+
+    def __init__(self, host: str, port: int, app: ASGIApp) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=host,
+                port=port,
+                log_level="warning",
+                server_header=False,
+                timeout_graceful_shutdown=CLOSE_WAIT_S,
+            )
+        )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            shown = "127.0.0.1" if self.config.host in ANY_ADDRESS else self.config.host
+            url = f"http://[{shown}]:{self.config.port}" if ":" in shown else f"http://{shown}:{self.config.port}"
+            _say(Text(f"Ready: {url}", f"已就绪：{url}"))
+
+
+def _leave(*_: object) -> None:
+    sys.exit(0)
+
+
+def _say(text: Text) -> None:
+    log.info("%s / %s", text.en, text.zh)
