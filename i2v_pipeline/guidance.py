@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 from i2v_pipeline.errors import RequestError
-from i2v_pipeline.types import Expert, Guidance, GuidanceSchedule
+from i2v_pipeline.types import Expert, Guidance, GuidanceSchedule, Text
 
 NO_GUIDANCE = 1.0
 _NUMBER = r"\d+(?:\.\d+)?"
@@ -35,23 +37,24 @@ def is_ever_guided(guidance: Guidance) -> bool:
     )
 
 
-def check_guidance(guidance: Guidance, *, experts: int) -> None:
-    """Raises `RequestError` for a strength below 1, an empty interval, or two strengths for one expert."""
+def guidance_mistakes(guidance: Guidance, *, experts: int) -> Iterator[Text]:
+    """What is wrong with it: a strength below 1, an empty interval, or two strengths for one expert."""
     parts = guidance if isinstance(guidance, tuple) else (guidance,)
     if len(parts) == 2 and experts == 1:
-        raise RequestError(
+        yield Text(
             "Two guidances were given: this engine has one expert. Give one number.",
             "给出了两个引导强度，但此引擎只有一个专家模型。请只给一个数值。",
         )
     for part in parts:
         schedule = part if isinstance(part, GuidanceSchedule) else GuidanceSchedule(first=part, last=part)
-        if min(schedule.first, schedule.last) < NO_GUIDANCE:
-            raise RequestError(
-                f"Guidance {min(schedule.first, schedule.last):g}: at least 1, which means none. Choose a larger one.",
-                f"引导强度 {min(schedule.first, schedule.last):g}：至少为 1（表示不使用引导）。请选择更大的数值。",
-            )
+        for strength in dict.fromkeys((schedule.first, schedule.last)):
+            if not NO_GUIDANCE <= strength < math.inf:
+                yield Text(
+                    f"Guidance {strength:g}: numbers from 1, which means none, are allowed. Choose one of these.",
+                    f"引导强度 {strength:g}：应为不小于 1 的数（1 表示不使用引导）。请重新选择。",
+                )
         if not 0.0 <= schedule.begin < schedule.end <= 1.0:
-            raise RequestError(
+            yield Text(
                 f"Guidance from {schedule.begin:g} to {schedule.end:g} of the steps: both stand between 0 and 1, the "
                 "first below the second. Choose such an interval.",
                 f"引导区间 {schedule.begin:g} 到 {schedule.end:g}：须在 0 到 1 之间，且前者小于后者。请重新选择。",

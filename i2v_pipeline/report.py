@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from importlib import metadata
 from typing import Any
 
+from i2v_pipeline.guidance import guidance_as_json
 from i2v_pipeline.types import EngineSpec, Finding, GenerationRequest, Plan, Prepared, StageName
 
 SCHEMA = 1
@@ -99,9 +100,14 @@ def build_report(run: Run, video_bytes: int) -> dict[str, Any]:
 
 def parameters_of(request: GenerationRequest) -> dict[str, Any]:
     """The settings of the request; None stands for a setting that the engine does not have."""
-    names = ("resolution", "width", "height", "frames", "fps", "steps", "guidance", "seed", "fit", "preset")
+    names = (
+        "resolution", "width", "height", "frames", "fps", "steps", "seed", "fit", "preset", "scheduler", "flow_shift",
+    )  # fmt: skip
     return {
         **{name: getattr(request, name) for name in names},
+        "guidance": guidance_as_json(request.guidance),
+        "loras": [asdict(lora) for lora in request.loras],
+        "last_image": request.last_image is not None,
         "seconds": request.seconds,
         "negative_prompt": request.negative_prompt,
         "embed_source": request.embed_source,
@@ -147,7 +153,7 @@ def plan_of(plan: Plan) -> dict[str, Any]:
         "peak_vram_gib": plan.peak_vram_gib,
         "peak_ram_gib": plan.peak_ram_gib,
         "disk_gib": plan.disk_gib,
-        "seconds": round(plan.seconds, 3),
+        "seconds": None if plan.seconds is None else round(plan.seconds, 3),
         "stages": [asdict(stage) for stage in plan.stages],
     }
 

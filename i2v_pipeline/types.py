@@ -304,12 +304,12 @@ class Prepared:
 
 @dataclass(frozen=True, kw_only=True)
 class StagePlan:
-    """One stage of a run as predicted: resident weights and peak activations in GiB, and seconds."""
+    """One stage of a run as predicted: resident weights and peak activations in GiB; seconds None where unknown."""
 
     name: StageName
     weights_gib: float
     activations_gib: float
-    seconds: float
+    seconds: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -324,8 +324,10 @@ class Plan:
     stages: tuple[StagePlan, ...]
 
     @property
-    def seconds(self) -> float:
-        return sum(stage.seconds for stage in self.stages)
+    def seconds(self) -> float | None:
+        """Seconds of the whole run; None where those of any stage are not known."""
+        known = [stage.seconds for stage in self.stages if stage.seconds is not None]
+        return sum(known) if len(known) == len(self.stages) else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -79,13 +79,15 @@ def _add_generate(commands: Any) -> None:  # noqa: ANN401
     generate.add_argument("--frames", type=int)
     generate.add_argument("--fps", type=int)
     generate.add_argument("--steps", type=int)
-    generate.add_argument("--guidance", type=float)
-    generate.add_argument("--negative", default="", metavar="TEXT")
+    generate.add_argument("--guidance", metavar="G", help="5, a ramp 9..6, an interval 5@0-0.6; two: 3.5,1")
+    generate.add_argument("--flow-shift", type=float, metavar="S", help="of the Wan models' time steps")
+    generate.add_argument("--negative", metavar="TEXT", help="in place of the engine's own negative prompt")
     generate.add_argument("--seed", type=int, help=f"0 to {SEED_LIMIT - 1}; drawn and reported when it is not given")
     generate.add_argument("--refine", default="auto", choices=("auto", "llm", "offline", "off"))
     generate.add_argument("--checkpoint", type=Path, metavar="DIR", help="a local diffusers folder")
     generate.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     generate.add_argument("--precision", default="auto", choices=("auto", "fp32", "fp16", "bf16", "fp8"))
+    generate.add_argument("--last-image", type=Path, metavar="IMAGE", help="the picture that the video ends with")
     generate.add_argument("--reference", type=Path, action="append", default=[], metavar="IMAGE")
     generate.add_argument("--out", type=Path, metavar="FILE.mp4", help="the report goes beside it, as FILE.json")
     generate.add_argument("--no-source", action="store_true", help="leave the source picture out of the MP4")
@@ -139,6 +141,7 @@ def _serve(arguments: argparse.Namespace) -> None:
 
 def _generate(arguments: argparse.Namespace) -> None:
     from i2v_pipeline.checks import check_request
+    from i2v_pipeline.guidance import parse_guidance
     from i2v_pipeline.images import open_picture
     from i2v_pipeline.pipeline import EngineCache, Outputs, run
     from prompt_refiner import load_settings, refine
@@ -158,11 +161,16 @@ def _generate(arguments: argparse.Namespace) -> None:
         frames=arguments.frames,
         fps=arguments.fps,
         steps=arguments.steps,
-        guidance=arguments.guidance,
+        guidance=None if arguments.guidance is None else parse_guidance(arguments.guidance),
         negative_prompt=arguments.negative,
         seed=secrets.randbelow(SEED_LIMIT) if arguments.seed is None else arguments.seed,
         fit=arguments.fit,
         embed_source=not arguments.no_source,
+        flow_shift=arguments.flow_shift,
+        last_image=arguments.last_image,
+        checkpoint=arguments.checkpoint,
+        device=arguments.device,
+        precision=arguments.precision,
     )
     request_for = partial(compose, spec, choice, image=arguments.image, image_size=(picture.width, picture.height))
     typed = arguments.prompt
@@ -206,12 +214,13 @@ def _generate(arguments: argparse.Namespace) -> None:
 
 
 def _refuse_what_the_engine_lacks(spec: EngineSpec, arguments: argparse.Namespace) -> None:
-    """The built-in engine loads no checkpoint, runs on the CPU in one precision and takes one picture."""
+    """The built-in engine loads no checkpoint and runs on the CPU in fp32; no engine takes references or fp8."""
+    is_built_in = spec.diffusion is None
     given = {
-        "--checkpoint": arguments.checkpoint is not None,
+        "--checkpoint": is_built_in and arguments.checkpoint is not None,
         "--reference": bool(arguments.reference),
-        "--device cuda": arguments.device == "cuda",
-        "--precision": arguments.precision != "auto",
+        "--device cuda": is_built_in and arguments.device == "cuda",
+        "--precision": (is_built_in and arguments.precision != "auto") or arguments.precision == "fp8",
     }
     refused = [option for option, is_given in given.items() if is_given]
     if refused:

@@ -12,7 +12,9 @@ from typing import Any
 
 import psutil
 
+from i2v_pipeline.engines.hub import cached_snapshot
 from i2v_pipeline.presets import load_presets
+from i2v_pipeline.types import EngineSpec
 from prompt_refiner import load_settings
 
 GIB = 2**30
@@ -55,7 +57,15 @@ def _ffmpeg() -> tuple[str, bool, str]:
 
 
 def _engines() -> list[tuple[str, bool, str]]:
-    return [(f"engine {spec.id}", True, spec.title.en) for spec in load_presets().values()]
+    return [_engine(spec) for spec in load_presets().values()]
+
+
+def _engine(spec: EngineSpec) -> tuple[str, bool, str]:
+    name = f"engine {spec.id}"
+    if spec.diffusion is None or cached_snapshot(spec.diffusion) is not None:
+        return name, True, spec.title.en
+    size = spec.diffusion.disk_bytes / 1e9
+    return name, False, f"not downloaded ({size:.0f} GB): python app.py models download {spec.id}"
 
 
 def _disk() -> tuple[str, bool, str]:

@@ -6,17 +6,24 @@ import re
 import secrets
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from i2v_pipeline.errors import RequestError
 from i2v_pipeline.images import fit_size
 from i2v_pipeline.types import (
     AddedElement,
+    Device,
     EngineSpec,
     Fit,
     GenerationRequest,
+    Guidance,
+    LoraRef,
     Motion,
+    Precision,
+    Preset,
     PresetName,
     PromptOrigin,
+    SchedulerName,
 )
 from prompt_refiner import RefineResult, Style
 
@@ -33,11 +40,18 @@ class Choice:
     frames: int | None = None
     fps: int | None = None
     steps: int | None = None
-    guidance: float | None = None
-    negative_prompt: str = ""
+    guidance: Guidance | None = None
+    negative_prompt: str | None = None
     seed: int | None = None
     fit: Fit = "crop"
     embed_source: bool = True
+    scheduler: SchedulerName | None = None
+    flow_shift: float | None = None
+    loras: tuple[LoraRef, ...] | None = None
+    last_image: Path | None = None
+    checkpoint: Path | None = None
+    device: Device | Literal["auto"] = "auto"
+    precision: Precision | Literal["auto"] = "auto"
 
 
 def size_of(spec: EngineSpec, resolution: str, source_width: int, source_height: int) -> tuple[int, int]:
@@ -68,8 +82,13 @@ def compose(
     origin: PromptOrigin,
     motion: Motion,
 ) -> GenerationRequest:
-    """The recipe: the preset's numbers where nothing else was chosen, a seed drawn where none was given."""
-    preset = spec.presets[choice.preset]
+    """The recipe: the preset's numbers where nothing else was chosen, a seed drawn where none was given.
+
+    Raises `RequestError` for a preset that the engine does not have, and for a resolution that is none.
+    """
+    preset = preset_of(spec, choice.preset)
+    usual_scheduler = spec.diffusion.schedulers[0] if spec.diffusion else None
+    usual_shift = spec.diffusion.flow_shift if spec.diffusion else None
     resolution = choice.resolution or preset.resolution
     width, height = size_of(spec, resolution, *image_size)
     return GenerationRequest(
@@ -85,12 +104,40 @@ def compose(
         frames=preset.frames if choice.frames is None else choice.frames,
         fps=preset.fps if choice.fps is None else choice.fps,
         seed=secrets.randbelow(SEED_LIMIT) if choice.seed is None else choice.seed,
-        negative_prompt=choice.negative_prompt,
+        negative_prompt=default_negative(spec, motion) if choice.negative_prompt is None else choice.negative_prompt,
         preset=choice.preset,
         steps=preset.steps if choice.steps is None else choice.steps,
         guidance=preset.guidance if choice.guidance is None else choice.guidance,
         embed_source=choice.embed_source,
+        scheduler=choice.scheduler or preset.scheduler or usual_scheduler,
+        flow_shift=next((shift for shift in (choice.flow_shift, preset.flow_shift) if shift is not None), usual_shift),
+        loras=preset.loras if choice.loras is None else choice.loras,
+        last_image=choice.last_image,
+        checkpoint=choice.checkpoint,
+        device=choice.device,
+        precision=choice.precision,
     )
+
+
+def preset_of(spec: EngineSpec, name: PresetName) -> Preset:
+    """The engine's preset of this name. Raises `RequestError` where it has none."""
+    if name not in spec.presets:
+        raise RequestError(
+            f"Preset {name!r}: {spec.id} has {', '.join(spec.presets)}. Choose one of these.",
+            f"预设 {name!r}：{spec.id} 只有 {'、'.join(spec.presets)}。请选择其一。",
+        )
+    return spec.presets[name]
+
+
+def default_negative(spec: EngineSpec, motion: Motion) -> str:
+    """The engine's own negative prompt, without its words against stillness where a still camera was asked for."""
+    if spec.diffusion is None:
+        return ""
+    if not (motion.requested and motion.camera == ("static",)):
+        return spec.diffusion.negative_prompt
+    separator = "，" if "，" in spec.diffusion.negative_prompt else ", "
+    words = spec.diffusion.negative_prompt.split(separator)
+    return separator.join(word for word in words if word not in spec.diffusion.stillness_words)
 
 
 def style_of(spec: EngineSpec) -> Style:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from i2v_pipeline.errors import RequestError
-from i2v_pipeline.guidance import check_guidance, guidance_as_json, is_ever_guided, parse_guidance, strength_at
+from i2v_pipeline.guidance import guidance_as_json, guidance_mistakes, is_ever_guided, parse_guidance, strength_at
 from i2v_pipeline.types import Guidance, GuidanceSchedule
 
 STRENGTHS = st.floats(1.0, 20.0)
@@ -72,16 +72,23 @@ def test_what_cannot_be_read_is_refused_with_examples(text):
 @pytest.mark.parametrize(
     ("guidance", "experts", "told"),
     [
-        (0.5, 1, "at least 1"),
-        ((3.5, 0.0), 2, "at least 1"),
+        (0.5, 1, "Guidance 0.5: numbers from 1"),
+        (float("nan"), 1, "Guidance nan"),
+        (float("inf"), 1, "Guidance inf"),
+        ((3.5, 0.0), 2, "Guidance 0: numbers from 1"),
         ((3.5, 3.5), 1, "one expert"),
         (GuidanceSchedule(first=5.0, last=5.0, begin=0.6, end=0.6), 1, "between 0 and 1"),
         (GuidanceSchedule(first=5.0, last=5.0, end=1.5), 1, "between 0 and 1"),
     ],
 )
-def test_a_guidance_that_means_nothing_is_refused(guidance, experts, told):
-    with pytest.raises(RequestError, match=told):
-        check_guidance(guidance, experts=experts)
+def test_a_guidance_that_means_nothing_is_told(guidance, experts, told):
+    (mistake,) = guidance_mistakes(guidance, experts=experts)
+    assert told in mistake.en
+
+
+@pytest.mark.parametrize("guidance", [1.0, 12.5, (3.5, 1.0), GuidanceSchedule(first=9.0, last=1.0, begin=0.1)])
+def test_a_guidance_that_means_something_is_not(guidance):
+    assert list(guidance_mistakes(guidance, experts=2)) == []
 
 
 @pytest.mark.parametrize("text", ["5", "3.5,1", "9..6@0.1-0.9", "9..6,2"])

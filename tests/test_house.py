@@ -127,7 +127,9 @@ def test_every_library_that_the_program_imports_is_pinned() -> None:
         if owner_of(found.file) in MAY_IMPORT and found.top not in {*MAY_IMPORT, *sys.stdlib_module_names}
     }
     unknown = {
-        library for library in libraries if not {name.lower() for name in packages.get(library, ())} & set(pinned())
+        library
+        for library in libraries
+        if not {name.lower().replace("_", "-") for name in packages.get(library, ())} & set(pinned())
     }
     assert not unknown
 

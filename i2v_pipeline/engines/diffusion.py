@@ -197,6 +197,7 @@ class DiffusionEngine:
             read = loaded.family.read_text(text)
             found = (cleaning_finding(text, read, name), length_finding(loaded.tokenizer, read, style, name))
             self._findings += [finding for finding in found if finding is not None]
+        self._facts["text_read"] = {name.en: loaded.family.read_text(text) for text, name in texts}
         self._facts["tokens"] = count_tokens(loaded.tokenizer, loaded.family.read_text(request.prompt))
 
     def _note_run(self, request: GenerationRequest, loaded: _Loaded, scheduler: Any) -> None:  # noqa: ANN401

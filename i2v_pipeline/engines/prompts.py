@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import unicodedata
 from typing import Any
 
 import ftfy
@@ -21,8 +22,8 @@ def clean_prompt(text: str) -> str:
 
 
 def cleaning_finding(text: str, cleaned: str, name: Text) -> Finding | None:
-    """Says that the encoder gets other characters than were sent, where that is so."""
-    if text == cleaned:
+    """Says that the encoder gets other characters than were sent, where more than their width changed."""
+    if unicodedata.normalize("NFKC", text) == unicodedata.normalize("NFKC", cleaned):
         return None
     return Finding(
         code="prompt_cleaned",
@@ -36,12 +37,12 @@ def cleaning_finding(text: str, cleaned: str, name: Text) -> Finding | None:
 
 def count_tokens(tokenizer: Any, text: str) -> int:  # noqa: ANN401 - transformers gives its tokenizers no narrow type
     """Tokens of `text`, without the marks of begin and end."""
-    return len(tokenizer(text, add_special_tokens=False).input_ids)
+    return len(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
 
 def length_finding(tokenizer: Any, text: str, style: PromptStyle, name: Text) -> Finding | None:  # noqa: ANN401
     """Says what the encoder does not see of `text`, where it is longer than the encoder's limit."""
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     count = len(encoded.input_ids)
     if style.token_limit is None or count <= style.token_limit:
         return None
