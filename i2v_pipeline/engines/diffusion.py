@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from i2v_pipeline.engines.cache import ConditioningCache
 from i2v_pipeline.engines.family import Family, Inputs
 from i2v_pipeline.engines.hub import find_checkpoint
 from i2v_pipeline.engines.loading import DTYPES, Parts, choose_device, choose_precision, free_memory, load_tokenizer
+from i2v_pipeline.engines.lora import Lora, fuse, open_loras
 from i2v_pipeline.engines.prompts import cleaning_finding, count_tokens, length_finding
 from i2v_pipeline.guidance import guidance_as_json, is_ever_guided
 from i2v_pipeline.images import open_picture, prepare
@@ -46,8 +47,8 @@ class _Loaded:
     parts: Parts
     tokenizer: Any
     family: Family[Any]
-    denoiser_names: tuple[str, ...]
-    loras: tuple[Any, ...] = ()
+    loras: tuple[Lora, ...] = ()
+    lora_findings: list[Finding] = field(default_factory=list)
 
 
 class DiffusionEngine:
@@ -71,6 +72,7 @@ class DiffusionEngine:
         on_progress(Progress(stage="load", step=0, steps=len(self._diffusion.components)))
         loaded = self._load(request)
         parts, family = loaded.parts, loaded.family
+        self._change_loras(loaded, open_loras(request.loras))
         parts.loaded.clear()
         self._cache.reused.clear()
         self._note_prompts(request, loaded)
@@ -82,7 +84,8 @@ class DiffusionEngine:
         on_progress(Progress(stage="encode", step=0, steps=1))
         conditioning = family.encode(inputs, on_load)
         on_progress(Progress(stage="encode", step=1, steps=1))
-        family.load_denoisers(on_load, self._adapt)
+        family.load_denoisers(on_load, lambda name, model: self._fuse(loaded, name, model))
+        self._findings += loaded.lora_findings
 
         # 3. Denoise
         scheduler = family.scheduler(request)
@@ -121,7 +124,7 @@ class DiffusionEngine:
         if self._loaded is not None and self._loaded.key != key:
             self.close()
         if self._loaded is None:
-            kinds, in_fp32, denoisers, make_family = _family_of(self._spec)
+            kinds, in_fp32, make_family = _family_of(self._spec)
             checkpoint = find_checkpoint(self._spec, request.checkpoint)
             dtypes = {name: torch.float32 if name in in_fp32 else DTYPES[precision] for name in kinds}
             parts = Parts(checkpoint, kinds=kinds, dtypes=dtypes, device=device)
@@ -132,12 +135,18 @@ class DiffusionEngine:
                 parts=parts,
                 tokenizer=tokenizer,
                 family=make_family(self._spec, parts, self._cache, tokenizer),
-                denoiser_names=denoisers,
             )
         return self._loaded
 
-    def _adapt(self, name: str, model: Any) -> None:  # noqa: ANN401
-        pass
+    def _change_loras(self, loaded: _Loaded, loras: tuple[Lora, ...]) -> None:
+        """Other LoRAs need the weights as they were: what was added and taken away again would leave its rounding."""
+        if loras != loaded.loras:
+            loaded.family.release_denoisers()
+            loaded.loras, loaded.lora_findings = loras, []
+
+    def _fuse(self, loaded: _Loaded, name: str, model: Any) -> None:  # noqa: ANN401 - the class depends on the name
+        if loaded.loras:
+            loaded.lora_findings += fuse(model, loaded.loras, "low" if name == "transformer_2" else "high")
 
     def _denoise(
         self,
@@ -218,6 +227,10 @@ class DiffusionEngine:
                 "timesteps": [round(float(timestep), 3) for timestep in scheduler.timesteps],
             },
             "guidance": guidance_as_json(request.guidance),
+            "loras": [
+                {"file": lora.name, "sha256": lora.sha256, "weight": lora.ref.weight, "expert": lora.ref.expert}
+                for lora in loaded.loras
+            ],
             "loaded": list(parts.loaded),
             "reused": list(self._cache.reused),
             **loaded.family.facts(request),
@@ -236,15 +249,15 @@ NEGATIVE_UNUSED = Finding(
 )
 
 
-def _family_of(spec: EngineSpec) -> tuple[Mapping[str, Any], tuple[str, ...], tuple[str, ...], Any]:
-    """Component classes, names kept in fp32, names of the denoisers, and the class of the spec's family."""
+def _family_of(spec: EngineSpec) -> tuple[Mapping[str, Any], tuple[str, ...], Any]:
+    """Component classes, names kept in fp32, and the class of the spec's family."""
     if spec.family == "wan":
         from i2v_pipeline.engines import wan
 
-        return wan.KINDS, wan.IN_FP32, wan.DENOISERS, wan.Wan
+        return wan.KINDS, wan.IN_FP32, wan.Wan
     from i2v_pipeline.engines import i2vgen_xl
 
-    return i2vgen_xl.KINDS, i2vgen_xl.IN_FP32, i2vgen_xl.DENOISERS, i2vgen_xl.I2VGenXL
+    return i2vgen_xl.KINDS, i2vgen_xl.IN_FP32, i2vgen_xl.I2VGenXL
 
 
 def _device_name(device: torch.device) -> str:

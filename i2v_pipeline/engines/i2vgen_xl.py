@@ -38,7 +38,6 @@ KINDS: Mapping[str, Any] = {
 }
 IN_FP32 = ()
 ENCODERS = ("text_encoder", "image_encoder")
-DENOISERS = ("unet",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +86,10 @@ class I2VGenXL:
 
     def load_denoisers(self, on_load: OnLoad, adapt: Callable[[str, Any], None]) -> None:
         self._unet = self._parts.get("unet", on_load, adapt=lambda unet: adapt("unet", unet))
+
+    def release_denoisers(self) -> None:
+        self._unet = None
+        self._parts.release("unet")
 
     def latents(self, request: GenerationRequest, generator: torch.Generator) -> Tensor:
         """The noise that the loop begins with."""

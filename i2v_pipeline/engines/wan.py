@@ -112,6 +112,10 @@ class Wan:
             self._check(model.config)
         self._experts = {"high": models[0], "low": models[-1]}
 
+    def release_denoisers(self) -> None:
+        self._experts = {}
+        self._parts.release(*DENOISERS)
+
     def latents(self, request: GenerationRequest, generator: torch.Generator) -> Tensor:
         """The noise that the loop begins with."""
         vae = self._vae().config
