@@ -72,7 +72,7 @@ def fuse(model: nn.Module, loras: Sequence[Lora], expert: Expert) -> list[Findin
     Returns what a file holds that the model has no place for. Raises `InputError` for a LoRA that fits nowhere.
     """
     meant = [lora for lora in loras if lora.ref.expert in (None, expert)]
-    modules = {name: module for name, module in model.named_modules() if hasattr(module, "weight")}
+    modules = {name: each for name, each in model.named_modules() if isinstance(getattr(each, "weight", None), Tensor)}
     spellings = {spelling: name for name in modules for spelling in _spellings(name)}
     findings: list[Finding] = []
     changes: dict[str, list[tuple[Lora, Mapping[str, str]]]] = defaultdict(list)
