@@ -151,10 +151,20 @@ def fit_frames(grid: Grid, frames: int) -> int:
     return min(legal_frames(grid), key=lambda legal: (abs(legal - frames), -legal))
 
 
+TOLD_ENLARGEMENT = 1.1
+"""From here on a picture that is scaled up is told as enlarged: it will look softer than it is."""
+
+
 def describe_fit(fit: Fit, width: int, height: int, source_width: int, source_height: int) -> Text:
     """What fitting the picture to this size does to it, in one sentence."""
+    scale = _scale(fit, width, height, source_width, source_height)
     if (width, height) == (source_width, source_height):
         size = Text(f"The picture keeps its size, {width} × {height}", f"画面保持原尺寸 {width} × {height}")
+    elif scale >= TOLD_ENLARGEMENT:
+        size = Text(
+            f"The picture is enlarged {scale:.1f} times, to {width} × {height}, which adds no detail",
+            f"画面放大 {scale:.1f} 倍至 {width} × {height}（不会增加细节）",
+        )
     else:
         size = Text(f"The picture is scaled to {width} × {height}", f"画面缩放为 {width} × {height}")
     change = _describe_change(fit, *_losses(width, height, source_width, source_height))
@@ -241,6 +251,12 @@ def _losses(width: int, height: int, source_width: int, source_height: int) -> t
         Sides(left=pad_x, right=pad_x, top=pad_y, bottom=pad_y),
         100 * (down / across - 1) if down >= across else -100 * (across / down - 1),
     )
+
+
+def _scale(fit: Fit, width: int, height: int, source_width: int, source_height: int) -> float:
+    """How much larger the picture's content gets; a stretched one by the mean of both directions."""
+    across, down = width / source_width, height / source_height
+    return {"crop": max(across, down), "pad": min(across, down), "stretch": math.sqrt(across * down)}[fit]
 
 
 def _inner_size(width: int, height: int, source_width: int, source_height: int) -> tuple[int, int]:

@@ -105,7 +105,7 @@ def read_picture_box(file: BinaryIO) -> tuple[str, bytes] | None:
 
     def is_picture(box: Box) -> bool:
         file.seek(box.body)
-        return box.kind == b"uuid" and file.read(16) == PICTURE_UUID.bytes
+        return box.kind == b"uuid" and file.read(min(16, box.end - box.body)) == PICTURE_UUID.bytes
 
     box = _find_top_level(file, is_picture)
     if box is None:

@@ -126,7 +126,7 @@ def run(
     if outputs.first_frame:
         Image.fromarray(prepared.pixels).save(outputs.first_frame, "PNG")
     if outputs.poster:
-        write_poster(outputs.poster, written.last_frame)
+        write_poster(outputs.poster, written.first_frame)
     write_json(outputs.report, report)
     return report
 

@@ -42,7 +42,7 @@ class WrittenVideo:
 
     frames: int
     frames_sha256: str
-    last_frame: U8Image
+    first_frame: U8Image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ def write_video(
             f"{width} × {height}: a video that every browser plays has even sides. Choose an even width and height.",
             f"{width} × {height}：浏览器能播放的视频，宽和高必须是偶数。请选择偶数的宽和高。",
         )
-    digest, frames, last = hashlib.sha256(), 0, None
+    digest, frames, first = hashlib.sha256(), 0, None
     try:
         with run_ffmpeg(_encoder_options(path, width, height, fps, crf), is_fed=True) as process:
             for chunk in chunks:
@@ -80,8 +80,9 @@ def write_video(
                 digest.update(pixels)
                 process.feed(pixels)
                 frames += len(chunk)
-                last = chunk[-1] if len(chunk) else last
-            if last is None:
+                if first is None and len(chunk):
+                    first = chunk[0].copy()
+            if first is None:
                 raise VideoError(
                     "The engine made no frame, so there is no video. Please report this.",
                     "引擎没有生成任何一帧，因此没有视频。请反馈此问题。",
@@ -89,7 +90,7 @@ def write_video(
     except BaseException:
         path.unlink(missing_ok=True)
         raise
-    return WrittenVideo(frames=frames, frames_sha256=digest.hexdigest(), last_frame=last.copy())
+    return WrittenVideo(frames=frames, frames_sha256=digest.hexdigest(), first_frame=first)
 
 
 def finish_video(
@@ -206,16 +207,13 @@ def _encoder_options(path: Path, width: int, height: int, fps: int, crf: int) ->
         # The matrix is applied and named: players guess BT.601 for small videos that name none.
         *("-vf", f"{TO_BT709},format=yuv420p,setparams=color_primaries=bt709:color_trc=bt709"),
         *("-c:v", "libx264", "-preset", PRESET, "-crf", f"{crf}"),
-        # No version of ffmpeg in the file: the same frames make the same bytes.
-        *("-fflags", "+bitexact", "-flags:v", "+bitexact"),
         *("-movflags", "+faststart", "-f", "mp4", url_of(path)),
     ]  # fmt: skip
 
 
 def _input_options(path: Path) -> list[str]:
-    # A playlist could make ffmpeg fetch addresses and read other files; these formats name nothing outside themselves.
-    allowed = ("-protocol_whitelist", "file", "-format_whitelist", "mov,matroska,webm,avi,gif")
-    return [*allowed, "-xerror", "-i", url_of(path), "-map", "0:v:0"]
+    # A playlist could make ffmpeg open other files and addresses; these formats name nothing outside themselves.
+    return ["-format_whitelist", "mov,matroska,webm,avi,gif", "-xerror", "-i", url_of(path), "-map", "0:v:0"]
 
 
 @contextlib.contextmanager

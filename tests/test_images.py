@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
 from i2v_pipeline.checks import MAX_SEED, check_request
 from i2v_pipeline.errors import PictureError, RequestError
@@ -93,6 +93,11 @@ def test_an_unreadable_colour_profile_is_noted() -> None:
     assert codes(open_picture(png(photo_like(20, 20), icc_profile=b"garbage" * 40))) == {"picture_profile_unreadable"}
 
 
+def test_a_profile_for_rgb_in_a_grey_picture_is_nothing_to_note() -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    assert open_picture(png(Image.new("L", (20, 20)), icc_profile=profile)).notes == ()
+
+
 def test_unreadable_exif_is_noted_and_other_exif_is_not() -> None:
     exif = Image.Exif()
     exif[0x010F] = "A camera"
@@ -111,29 +116,30 @@ def test_print_colours_without_a_profile_are_noted() -> None:
 def cmyk_profile() -> bytes:
     """A press that prints red where the key plate has ink, as no computation without the profile would guess.
 
-    An ICC version 2 output profile with one 8-bit table to L*a*b* (ICC.1:2001-04, 6.5.7).
+    An ICC version 2 input profile with one 8-bit table to L*a*b* (ICC.1:2001-04, 6.5.7).
     """
     identity = bytes(range(256))
     # The key is the last, fastest varying of the four inks. L* = 136 of 255, a* = 208 - 128, b* = 195 - 128: sRGB red.
-    paper, red, black = bytes([255, 128, 128]), bytes([136, 208, 195]), bytes([0, 128, 128])
+    paper, red, black = bytes([255, 128, 128]), bytes([136, 208, 195]), bytes([40, 128, 128])
     corners = paper + red + black * 14
     unit = struct.pack(">9i", *(65536 if i % 4 == 0 else 0 for i in range(9)))
     table = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + unit + identity * 4 + corners + identity * 3
     name = b"desc" + bytes(4) + struct.pack(">I", 5) + b"test\0" + bytes(78)
     white = b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061)
     body, entries = b"", b""
-    for tag, content in ((b"A2B0", table), (b"desc", name), (b"wtpt", white)):
+    for tag, content in ((b"A2B1", table), (b"desc", name), (b"wtpt", white)):
         entries += struct.pack(">4sII", tag, 128 + 4 + 36 + len(body), len(content))
         body += content + bytes(-len(content) % 4)
     size = 128 + 4 + 36 + len(body)
-    header = struct.pack(">I4sI4s4s4s", size, bytes(4), 0x02400000, b"prtr", b"CMYK", b"Lab ") + bytes(12) + b"acsp"
+    header = struct.pack(">I4sI4s4s4s", size, bytes(4), 0x02400000, b"scnr", b"CMYK", b"Lab ") + bytes(12) + b"acsp"
     header += bytes(28) + struct.pack(">3i", 63190, 65536, 54061)
     return header.ljust(128, b"\0") + struct.pack(">I", 3) + entries + body
 
 
 def test_print_colours_with_a_profile_are_converted_by_it() -> None:
-    key = np.zeros((32, 32, 4), np.uint8)
-    key[:, 16:, 3] = 255
+    key = np.zeros((32, 48, 4), np.uint8)
+    key[:, 16:32, 3] = 255
+    key[:, 32:] = 255
     buffer = io.BytesIO()
     Image.fromarray(key, "CMYK").save(buffer, "JPEG", quality=100, icc_profile=cmyk_profile())
 
@@ -141,7 +147,9 @@ def test_print_colours_with_a_profile_are_converted_by_it() -> None:
 
     assert picture.notes == ()
     assert np.abs(picture.pixels[:, :8].astype(int) - 255).max() <= 2
-    assert np.abs(picture.pixels[:, 24:].astype(int) - (255, 0, 0)).max() <= 12
+    assert np.abs(picture.pixels[:, 24].astype(int) - (255, 0, 0)).max() <= 16
+    # The darkest ink of the press, L* = 16, becomes the darkest the screen has.
+    assert picture.pixels[:, 40:].max() <= 2
 
 
 def test_a_picture_at_the_limit_opens_and_one_row_more_does_not() -> None:
@@ -254,6 +262,9 @@ def test_of_two_equally_near_frame_counts_the_longer_is_proposed() -> None:
         ("crop", (400, 800), (400, 1000), "10.0 % of its height is cut off at the top", "上下各裁去 10.0 %"),
         ("crop", (800, 400), (1600, 800), "scaled to 800 × 400; nothing is cut", "缩放为 800 × 400，没有裁切"),
         ("crop", (800, 400), (800, 400), "keeps its size, 800 × 400; nothing is cut", "保持原尺寸 800 × 400，没有裁切"),
+        ("crop", (900, 400), (300, 200), "enlarged 3.0 times, to 900 × 400", "放大 3.0 倍至 900 × 400"),
+        ("pad", (900, 400), (300, 200), "enlarged 2.0 times, to 900 × 400", "放大 2.0 倍至 900 × 400"),
+        ("stretch", (800, 200), (200, 200), "enlarged 2.0 times, to 800 × 200", "放大 2.0 倍至 800 × 200"),
         ("crop", (1000, 1000), (4001, 4000), "under 0.1 % of its width", "各裁去不到 0.1 %"),
         ("pad", (800, 400), (300, 200), "12.5 % of the width is added at the left and", "左右各加 12.5 %"),
         ("pad", (800, 400), (400, 100), "25.0 % of the height is added at the top and", "上下各加 25.0 %"),
@@ -387,7 +398,15 @@ def test_a_mistake_is_told_with_what_is_allowed_and_what_to_choose(changes: dict
 
 
 @pytest.mark.parametrize(
-    "changes", [{"steps": None}, {"steps": 0}, {"guidance": None}, {"guidance": math.nan}, {"guidance": -1}]
+    "changes",
+    [
+        {"steps": None},
+        {"steps": 0},
+        {"guidance": None},
+        {"guidance": math.nan},
+        {"guidance": math.inf},
+        {"guidance": -1},
+    ],
 )
 def test_an_engine_that_needs_a_setting_refuses_to_go_without_it(changes: dict[str, object]) -> None:
     engine = spec(steps=True, guidance=True)

@@ -149,14 +149,24 @@ def _lifted(pixels: U8Image, plate: U8Image, alpha: F32) -> tuple[U8, tuple[int,
     left, right = max(int(columns.min()) - margin, 0), min(int(columns.max()) + margin + 1, width)
     part = np.s_[top:bottom, left:right]
     cover = alpha[part][..., None]
-    sigma = 0.006 * max(height, width)
-    weight = cv2.GaussianBlur(cover**4, (0, 0), sigma)[..., None]
-    nearby = cv2.GaussianBlur(pixels[part] * cover**4, (0, 0), sigma) / np.maximum(weight, 1e-3)
+    nearby = _colour_nearby(pixels, alpha)[part]
     leeway = 50 + 400 * cover**2
     exact = pixels[part] - (1 - cover) * plate[part]
     colour = np.clip(exact, cover * (nearby - leeway), cover * (nearby + leeway))
     rgba = np.concatenate((np.clip(colour, 0, 255 * cover), 255 * cover), axis=2)
     return rgba.round().astype(np.uint8), (left, top)
+
+
+def _colour_nearby(pixels: U8Image, alpha: F32) -> F32:
+    """The subject's mean colour around each pixel, also a little beyond its edge."""
+    height, width = alpha.shape
+    size = _fitted(width, height, MATTE_SIDE_PX)
+    sure = cv2.resize(alpha, size, interpolation=cv2.INTER_AREA)[..., None] ** 4
+    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    sigma = 0.006 * max(size)
+    weight = cv2.GaussianBlur(sure, (0, 0), sigma)[..., None]
+    mean = cv2.GaussianBlur(small * sure, (0, 0), sigma) / np.maximum(weight, 1e-3)
+    return cv2.resize(mean, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def _shrunk(hole: U8, size: tuple[int, int]) -> U8:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -54,7 +54,7 @@ AMOUNTS: Mapping[Axis, tuple[float, float]] = {
     "dolly": (math.log(1.30), math.log(1.9)),
     "truck": (0.08, 0.16),
     "crane": (0.09, 0.18),
-    "orbit": (0.08, 0.16),
+    "orbit": (0.11, 0.19),
 }
 """Amount at medium intensity, normal speed and 4 seconds, and the amount that is approached but never passed.
 
@@ -93,6 +93,11 @@ class Moves:
     def parallax(self) -> bool:
         """Whether the camera changes its place, so that near things move against far ones."""
         return any(axis in self.axes for axis in PARALLAX) or bool(self.hand.any())
+
+    def reduced(self, factor: float) -> Moves:
+        """The same moves, each that needs a margin made smaller."""
+        axes = {axis: curve if axis in FORWARD else curve * factor for axis, curve in self.axes.items()}
+        return replace(self, axes=axes, hand=self.hand * factor)
 
     @property
     def in_sequence(self) -> bool:
@@ -182,7 +187,7 @@ def _ease(time: Curve, *, ramp: float, ends: tuple[float, float]) -> Curve:
 
 def _hand(seconds: Curve, rng: np.random.Generator) -> Curve:
     """Smooth unrest of a hand-held camera: (frames, 5) as in `Moves.hand`, about 1 standard deviation of its size."""
-    size = np.array([0.008, 0.009, math.radians(0.35), 0.006, 0.006])
+    size = np.array([0.006, 0.007, math.radians(0.3), 0.005, 0.005])
     waves = np.zeros((len(seconds), len(size)))
     for hz in HANDHELD_HZ:
         phase = rng.uniform(0, 2 * np.pi, len(size))

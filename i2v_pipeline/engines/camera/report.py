@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -24,67 +25,60 @@ NOTICEABLE_CROP = 0.995
 def find_remarks(moves: Moves, subject: Subject | None, shot: Shot | None, *, own_choice: bool) -> tuple[Finding, ...]:
     """Choices that the engine made and things that it did not do. Subject and shot are None for a still camera."""
     remarks = [
-        Finding(
-            code="camera_moves_only",
-            severity="info",
-            message=Text(
-                en="Only the camera moves; nothing in the picture itself does. This engine reads the camera move, "
-                "its speed and its strength, and nothing else of the sentence.",
-                zh="只有镜头在动，画面中的主体不会动。此引擎只读取镜头运动、速度和强度，不使用提示词的其余内容。",
-            ),
+        _info(
+            "camera_moves_only",
+            "Only the camera moves; nothing in the picture itself does. This engine reads the camera move, its speed "
+            "and its strength, and nothing else of the sentence.",
+            "只有镜头在动，画面中的主体不会动。此引擎只读取镜头运动、速度和强度，不使用提示词的其余内容。",
         )
     ]
     if own_choice:
-        remarks.append(
-            Finding(
-                code="camera_move_chosen",
-                severity="info",
-                message=Text(
-                    en="No camera move was named; the engine chose a gentle push-in.",
-                    zh="提示词没有指定镜头运动，引擎选择了缓慢推近。",
-                ),
-                remedy=Text(
-                    en="Name one, such as “pan left” or “static”.", zh="可写明镜头运动，例如“镜头左摇”或“固定镜头”。"
-                ),
-            )
+        chosen = _info(
+            "camera_move_chosen",
+            "No camera move was named; the engine chose a gentle push-in.",
+            "提示词没有指定镜头运动，引擎选择了缓慢推近。",
         )
+        remedy = Text(en="Name one, such as “pan left” or “static”.", zh="可写明镜头运动，例如“镜头左摇”或“固定镜头”。")
+        remarks.append(replace(chosen, remedy=remedy))
     if moves.in_sequence:
         order = ", ".join(" + ".join(phase) for phase in moves.phases)
         remarks.append(
-            Finding(
-                code="camera_moves_in_sequence",
-                severity="info",
-                message=Text(
-                    en=f"Some camera moves contradict each other, so they follow one another in equal parts: {order}.",
-                    zh=f"部分镜头运动互相矛盾，因此按顺序平分时长依次执行：{order}。",
-                ),
+            _info(
+                "camera_moves_in_sequence",
+                f"Some camera moves contradict each other, so they follow one another in equal parts: {order}.",
+                f"部分镜头运动互相矛盾，因此按顺序平分时长依次执行：{order}。",
             )
         )
     if subject and not subject.found:
         remarks.append(
-            Finding(
-                code="no_subject",
-                severity="info",
-                message=Text(
-                    en="No clear subject was found; depth is guessed from the ground alone.",
-                    zh="未找到明确的主体，仅按地面推测景深。",
-                ),
+            _info(
+                "no_subject",
+                "No clear subject was found; depth is guessed from the ground alone.",
+                "未找到明确的主体，仅按地面推测景深。",
             )
         )
     if shot and shot.widest_share < NOTICEABLE_CROP:
         percent = math.floor(shot.widest_share * 100)
         remarks.append(
-            Finding(
-                code="camera_crop_in",
-                severity="info",
-                message=Text(
-                    en=f"To have room to move, the camera shows at most {percent} % of the picture's width and height "
-                    "at a time.",
-                    zh=f"为了给镜头运动留出余地，画面任一时刻最多显示原图宽和高的 {percent}%。",
-                ),
+            _info(
+                "camera_crop_in",
+                f"To have room to move, the camera shows at most {percent} % of the picture's width and height.",
+                f"为了给镜头运动留出余地，任一时刻最多显示原图宽和高的 {percent}%。",
+            )
+        )
+    if shot and shot.reduced:
+        remarks.append(
+            _info(
+                "camera_moves_reduced",
+                "Together these camera moves would leave too little of the picture; each was made smaller.",
+                "这些镜头运动叠加后会使可见画面过小，因此每个运动的幅度都已减小。",
             )
         )
     return tuple(remarks)
+
+
+def _info(code: str, en: str, zh: str) -> Finding:
+    return Finding(code=code, severity="info", message=Text(en=en, zh=zh))
 
 
 def describe_run(

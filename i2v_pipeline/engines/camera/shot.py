@@ -17,14 +17,20 @@ from i2v_pipeline.engines.camera.sampling import F32
 
 FOCUS_PULL = 0.8
 """Share of the way from the picture's centre to the subject at which a zoom or dolly aims: it keeps the composition."""
+MAX_CROP_IN = 1.8
+"""More than this magnifies the picture so much that it looks soft."""
+BEYOND_ANY_CROP = 2 * MAX_CROP_IN
+REDUCTION = 0.85
 BORDER_POINTS = 25
 EDGE_TOLERANCE_PX = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shot:
-    """`crop_in` is the constant magnification, 1 or more, that gives the camera room to move."""
+    """`moves` are carried out `reduced` or not. `crop_in` is the constant magnification that gives the camera room."""
 
+    moves: Moves
+    reduced: bool
     lens: Lens
     poses: tuple[Pose, ...]
     crop_in: float
@@ -36,11 +42,20 @@ class Shot:
 
 
 def plan_shot(moves: Moves, stage: Stage, *, width: int, height: int, frames: int) -> Shot:
-    """Poses for every frame, closed in by the smallest factor that keeps every view inside the picture."""
+    """Poses for every frame, closed in by the smallest factor that keeps every view inside the picture.
+
+    Moves that would need more than `MAX_CROP_IN`, as many at once do, are made smaller until they do not.
+    """
     lens = Lens(width=width, height=height, aim_px=_aim(moves, stage, width, height))
-    poses = tuple(_pose(moves, stage, lens, index) for index in range(frames))
-    crop_in = _crop_in(lens, poses, stage)
-    return Shot(lens=lens, poses=tuple(replace(pose, zoom=pose.zoom * crop_in) for pose in poses), crop_in=crop_in)
+    fitting = moves
+    while True:
+        poses = tuple(_pose(fitting, stage, lens, index) for index in range(frames))
+        crop_in = _crop_in(lens, poses, stage)
+        if crop_in <= MAX_CROP_IN:
+            break
+        fitting = fitting.reduced(REDUCTION)
+    closer = tuple(replace(pose, zoom=pose.zoom * crop_in) for pose in poses)
+    return Shot(moves=fitting, reduced=fitting is not moves, lens=lens, poses=closer, crop_in=crop_in)
 
 
 def _aim(moves: Moves, stage: Stage, width: int, height: int) -> tuple[float, float]:
@@ -77,7 +92,7 @@ def _pose(moves: Moves, stage: Stage, lens: Lens, index: int) -> Pose:
 
 
 def _crop_in(lens: Lens, poses: tuple[Pose, ...], stage: Stage) -> float:
-    """The smallest factor at which no frame looks past the picture's edge, in either layer."""
+    """The smallest factor at which no frame looks past the picture's edge in either layer, up to `BEYOND_ANY_CROP`."""
     across = np.linspace(0, lens.width - 1, BORDER_POINTS, dtype=np.float32)
     down = np.linspace(0, lens.height - 1, BORDER_POINTS, dtype=np.float32)
     border: F32 = np.concatenate(
@@ -85,13 +100,13 @@ def _crop_in(lens: Lens, poses: tuple[Pose, ...], stage: Stage) -> float:
         + [np.stack((np.full_like(down, edge), down), axis=1) for edge in (0, lens.width - 1)]
     )[None]
     depths = [stage.depth] + ([stage.subject.depth] if stage.subject else [])
+    far_corner = np.array((lens.width - 1, lens.height - 1)) + EDGE_TOLERANCE_PX
 
     def inside(pose: Pose, factor: float) -> bool:
         closer = replace(pose, zoom=pose.zoom * factor)
         for depth in depths:
             seen = lens.shown(border, closer, depth)
-            limit = np.array((lens.width - 1, lens.height - 1)) + EDGE_TOLERANCE_PX
-            if (seen < -EDGE_TOLERANCE_PX).any() or (seen > limit).any():
+            if (seen < -EDGE_TOLERANCE_PX).any() or (seen > far_corner).any():
                 return False
         return True
 
@@ -100,7 +115,7 @@ def _crop_in(lens: Lens, poses: tuple[Pose, ...], stage: Stage) -> float:
     for index in sorted(range(len(poses)), key=lambda index: -abs(2 * index - len(poses) + 1)):
         if inside(poses[index], needed):
             continue
-        low, high = needed, 4.0
+        low, high = needed, BEYOND_ANY_CROP
         while high - low > 5e-4:
             middle = (low + high) / 2
             low, high = (low, middle) if inside(poses[index], middle) else (middle, high)
