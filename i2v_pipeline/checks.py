@@ -81,7 +81,8 @@ def _setting_mistakes(spec: EngineSpec, request: GenerationRequest) -> Iterator[
         yield _not_taken(spec, Text(f"Guidance {request.guidance}", f"引导强度 {request.guidance}"))
     if spec.takes.guidance and request.guidance is None:
         yield Text(
-            "No guidance: this engine needs one. Choose a number.", "未给出引导强度：该引擎需要一个数值。请选择。"
+            "Guidance None: this engine needs a number of 1 or more. Choose one.",
+            "引导强度为空：该引擎需要不小于 1 的数值。",
         )
     if spec.takes.guidance and request.guidance is not None:
         experts = 2 if spec.diffusion and spec.diffusion.boundary is not None else 1
