@@ -6,7 +6,6 @@ Knows no service and no style. Values that cannot be understood are left out; on
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from typing import Any, get_args
@@ -212,7 +211,7 @@ def _score(value: Any) -> int | None:  # noqa: ANN401
         score = float(_text(value).rstrip("%"))
     except ValueError:
         return None
-    return round(score) if math.isfinite(score) and 0 <= score <= 100 else None
+    return round(score) if 0 <= score <= 100 else None
 
 
 def _suggestion(value: Any) -> dict[str, str] | None:  # noqa: ANN401

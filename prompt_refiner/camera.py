@@ -160,18 +160,27 @@ class _Clause:
         return not any(token.is_content or token.has("patient") for token in before)
 
     def _moves_a_thing(self, index: int) -> bool:
-        """Whether a sure verb still has another subject and object: 女孩拉近椅子, "a car zooms out of the garage"."""
+        """Whether a sure verb still has another subject or object: 灯光拉近, "a car zooms out of the garage".
+
+        Somebody who already does something is not its subject: 海浪拍打礁石推近.
+        """
         before = self.tokens[:index]
         if not any(token.is_content for token in before):
             return False
         holder = next((token for token in reversed(before) if not token.has("determiner")), None)
+        first = next(index for index, token in enumerate(before) if token.is_content)
+        is_subject = not any(token.has("preposition") for token in before[:first])
+        if is_subject and not any(token.entry.action for token in before):
+            return True
         if any(token.has("patient") for token in before) or (holder is not None and holder.has("governor")):
             return True
         points = any(token.entry.direction and not token.entry.is_tight for token in self.tokens[index + 1 :])
         return points or self._content_follows(index, past_prepositions=True)
 
     def _describes_a_thing(self, index: int) -> bool:
-        """向左移动的女孩: a verb before 的 and a thing belongs to the thing."""
+        """向左移动的女孩: a verb before 的 and a thing belongs to the thing. 摇向右边的山 does not."""
+        if self.tokens[index].word.endswith(_TOWARD_ENDINGS):
+            return False
         after = index + 1
         while (token := self._at(after)) is not None and token.entry.direction:
             after += 1

@@ -13,7 +13,6 @@ from prompt_refiner.lexicon import Lexicon, Token, load_lexicon
 from prompt_refiner.text import has_hanzi, language_of
 from prompt_refiner.types import INTENSITIES, CameraTag, Intensity, Language, Speed
 
-_STOPS = frozenset("。！？.!?")
 _LONGEST_CLAUSE = 120
 """In words. Nobody writes one; the bound keeps the time for a text without punctuation linear in its length."""
 
@@ -109,7 +108,6 @@ def _clauses(text: str, lexicon: Lexicon) -> Iterator[Clause]:
             found = clause(token.start)
             yield found
             topic = found.camera.is_topic
-        topic = topic and token.word not in _STOPS
         tokens = [] if token.is_break else [token]
         start = token.end if token.is_break else token.start
     if tokens:

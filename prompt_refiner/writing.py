@@ -48,12 +48,13 @@ def camera_phrase(
     lexicon = load_lexicon()
     phrases = [lexicon.phrases[tag] for tag in tags]
     paces = _paces(reading) if _WITHOUT_PACE.isdisjoint(tags) else set()
+    only = next(iter(paces)) if len(paces) == 1 else ""
     if language == "zh":
-        pace = "缓慢" if "slow" in paces else "快速" if paces else ""
+        pace = {"slow": "缓慢", "fast": "快速"}.get(only, "")
         alone = phrases[0].zh_alone if len(tags) == 1 else ""
         phrase = alone or "镜头" + pace + "、".join(each.zh for each in phrases)
         return lexicon.in_traditional(phrase) if lexicon.is_traditional(reading.text) else phrase
-    pace = "slowly " if "slow" in paces else "quickly " if paces else ""
+    pace = {"slow": "slowly ", "fast": "quickly "}.get(only, "")
     if is_sentence:
         return f"The camera {pace}" + " and ".join(each.en for each in phrases)
     alone = phrases[0].en_alone if len(tags) == 1 else ""
@@ -80,7 +81,7 @@ def _camera_alone(reading: Reading) -> Clause | None:
     left_over = clause.text
     for index, token in enumerate(clause.tokens):
         is_camera = index in clause.camera.used or token.entry.pace or token.has("determiner", "function", "while")
-        if not is_camera or token.has("negator"):
+        if not is_camera:
             return None
         left_over = left_over.replace(reading.text[token.start : token.end], "", 1)
     return None if left_over.strip(_BETWEEN) else clause

@@ -1,12 +1,14 @@
-"""What holds for all tests: with CI=true a skipped test is a failure."""
+"""What holds for all tests: with CI=true a skipped test is a failure. And the studio and the browser they drive."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from running_studio import RunningStudio, launch_chromium, running_studio
 
 IS_CI = os.environ.get("CI") == "true"
 
@@ -39,3 +41,60 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str],
         return folder / engine_id
 
     return build
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStudio]:
+    """The real studio, one for all tests of a module; each page of `open_context` is another person to it."""
+    with running_studio(tmp_path_factory.mktemp("studio") / "data") as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = launch_chromium(playwright)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def new_page(chromium: Browser) -> Iterator[Callable[..., Page]]:
+    """Makes pages in fresh contexts (`locale`, `color_scheme`, `viewport` ...). None may complain on its console or
+    ask a foreign host, unless a test takes it out of `page.complaints`."""
+    complaints: list[str] = []
+    contexts = []
+
+    def make(**options: object) -> Page:
+        context = chromium.new_context(**{"locale": "zh-CN", "viewport": {"width": 1280, "height": 900}, **options})
+        contexts.append(context)
+        page = context.new_page()
+        watch(page, complaints)
+        return page
+
+    make.complaints = complaints  # type: ignore[attr-defined]
+    yield make
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+@pytest.fixture
+def page(new_page: Callable[..., Page]) -> Page:
+    """A Chinese browser on a desktop."""
+    return new_page()
+
+
+def watch(page: Page, complaints: list[str]) -> None:
+    own = ("http://127.0.0.1:", "data:", "blob:")
+
+    def hear(said: ConsoleMessage) -> None:
+        # Gradio says so about its own open streams when a page is left.
+        parting = ("AbortError", "Connection errored out", "ERR_ABORTED", "ERR_CONNECTION")
+        is_parting = any(words in said.text for words in parting)
+        if said.type == "error" and not is_parting:
+            complaints.append(said.text)
+
+    page.on("console", hear)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: None if request.url.startswith(own) else complaints.append(request.url))

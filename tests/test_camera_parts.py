@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import get_args
 
@@ -15,10 +16,11 @@ from PIL import Image
 
 from i2v_pipeline.engines.camera.cutout import cut_out
 from i2v_pipeline.engines.camera.depth import ground_depth
-from i2v_pipeline.engines.camera.layers import Sprite, Stage
+from i2v_pipeline.engines.camera.layers import Sprite, Stage, build_flat_stage, build_stage
 from i2v_pipeline.engines.camera.lens import Lens, Pose
 from i2v_pipeline.engines.camera.path import AMOUNTS, MOVES, plan_moves, plan_phases
-from i2v_pipeline.engines.camera.shot import plan_shot
+from i2v_pipeline.engines.camera.render import render_frames
+from i2v_pipeline.engines.camera.shot import Shot, plan_shot
 from i2v_pipeline.engines.camera.subject import NETWORK_PATH, SubjectNetwork, judge_mask
 from i2v_pipeline.errors import StudioError
 from i2v_pipeline.types import CameraTag, Intensity, Motion, Speed, U8Image
@@ -205,6 +207,21 @@ def test_what_a_lens_shows_is_what_its_depth_projects_back_to_the_pixel():
     assert aimed == pytest.approx(pixel[0, 0], abs=0.02)
 
 
+def test_a_shift_by_any_part_of_a_pixel_keeps_the_picture_sharp_and_moves_it_evenly():
+    pixels = example("stream")
+    height, width = pixels.shape[:2]
+    stage = build_flat_stage(pixels, judge_mask(np.zeros((320, 320), np.float32)))
+    lens = Lens(width=width, height=height, aim_px=(0, 0))
+    turns = [math.atan(eighth / 8 / lens.focal_px) for eighth in range(9)]
+    poses = tuple(Pose(zoom=1, yaw=turn, pitch=turn, roll=0, x=0, y=0, z=0) for turn in turns)
+    shot = Shot(moves=plan_moves(Motion(), frames=9, fps=1, seed=0), reduced=False, lens=lens, poses=poses, crop_in=1)
+    frames = [frame[20:-20, 20:-20].astype(np.float32) for frame in render_frames(stage, shot)]
+    sharpness = [cv2.Laplacian(frame, cv2.CV_32F).std() for frame in frames]
+    assert min(sharpness) > 0.79 * sharpness[0]
+    steps = [np.abs(after - before).mean() for before, after in pairwise(frames)]
+    assert min(steps) > 0.6 * max(steps)
+
+
 def test_the_subject_network_finds_subjects_and_leaves_landscapes_alone(network):
     found = {
         name: network.find(example(name)) for name in ("cat", "astronaut", "flower", "coffee", "mountains", "stream")
@@ -235,6 +252,7 @@ def test_a_damaged_network_is_refused_in_a_plain_sentence(tmp_path):
 def test_the_background_behind_a_subject_has_its_colours_and_not_the_subjects(network):
     pixels = example("flower")
     cutout = cut_out(pixels, network.find(pixels).mask, lambda: None)
+    assert cutout is not None
     middle = np.s_[
         cutout.plate.shape[0] // 3 : cutout.plate.shape[0] // 2, pixels.shape[1] // 2 - 60 : pixels.shape[1] // 2
     ]
@@ -245,6 +263,7 @@ def test_the_background_behind_a_subject_has_its_colours_and_not_the_subjects(ne
 def test_the_subject_laid_over_its_background_gives_the_picture_back(network):
     pixels = example("astronaut")
     cutout = cut_out(pixels, network.find(pixels).mask, lambda: None)
+    assert cutout is not None
     left, top = cutout.offset_px
     high, wide = cutout.rgba.shape[:2]
     again = cutout.plate.astype(float)
@@ -252,6 +271,27 @@ def test_the_subject_laid_over_its_background_gives_the_picture_back(network):
     part[:] = part * (1 - cutout.rgba[..., 3:] / 255) + cutout.rgba[..., :3]
     difference = np.abs(again - pixels).max(axis=2)
     assert difference.mean() < 0.5 and (difference > 24).mean() < 0.01
+
+
+@pytest.mark.parametrize("size", [(64, 64), (640, 64), (64, 640), (640, 360)])
+@pytest.mark.parametrize("shape", ["line", "dots", "ring", "almost everything"])
+def test_a_subject_of_any_shape_is_cut_out_or_left_alone(size, shape):
+    mask = np.zeros((320, 320), np.float32)
+    if shape == "line":
+        mask[:, 158:162] = 1
+    elif shape == "dots":
+        mask[::9, ::9] = 1
+    elif shape == "ring":
+        cv2.circle(mask, (160, 160), 100, 1.0, 3)
+    else:
+        mask[12:-12, 20:] = 1
+    width, height = size
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    subject = judge_mask(mask)
+    assert subject.found
+    stage = build_stage(pixels, subject, lambda: None)
+    assert (stage.subject is None) == (stage.depth_kind == "ground")
+    assert shape != "almost everything" or stage.subject is not None
 
 
 def test_the_ground_is_far_in_the_sky_and_near_at_the_feet():

@@ -314,6 +314,19 @@ def test_the_deadline_holds_and_the_waiting_thread_ends(service: Service, slow: 
     assert not any(thread.name == "prompt-refiner" for thread in threading.enumerate())
 
 
+def test_the_deadline_holds_while_headers_drip(service: Service) -> None:
+    def play(handler: BaseHTTPRequestHandler, body: Any) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+        while not service.over.wait(0.05):
+            handler.wfile.write(b"a")
+            handler.wfile.flush()
+
+    service.play = play
+    started = time.monotonic()
+    assert cause_of(service.refine(deadline_s=1.0)) == "timeout"
+    assert time.monotonic() - started < 1.5
+
+
 def test_a_person_who_does_not_want_to_wait_does_not_wait(service: Service) -> None:
     service.play = hang(service)
     started = time.monotonic()

@@ -60,7 +60,7 @@ def test_the_environment_chooses_service_model_and_key(
 @pytest.mark.parametrize("variable", sorted({key for each in load_providers().values() for key in each.keys}))
 @pytest.mark.parametrize(
     "address",
-    ["https://llm.example/v1", "http://api.moonshot.cn/v1", "https://api.z.ai:8443/v1", "http://127.0.0.1:1/v1"],
+    ["https://llm.example/v1", "http://api.moonshot.cn:443/v1", "https://api.z.ai:8443/v1", "http://127.0.0.1:1/v1"],
 )
 def test_a_vendors_key_goes_to_no_other_address(variable: str, address: str) -> None:
     settings = load_settings({variable: KEY, "I2V_REFINER_BASE_URL": address, "I2V_REFINER_MODEL": "m"})

@@ -41,6 +41,8 @@ element.addEventListener('click', (event) => {
 });
 """
 _ANNOUNCE = "element.setAttribute('aria-live', 'polite');"
+# Two changes at once are two requests, and the later one may arrive first.
+_COUNT = "(...values) => [...values.slice(0, -1), window.studio.count()]"
 # The address names the job, so a reload and a second tab each find their own.
 _SHOW_JOB = "(job) => window.studio.showJob(job)"
 
@@ -50,8 +52,10 @@ def build(services: Services) -> gr.Blocks:
     form: Form = {}
     view: dict[str, Any] = {}
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(CACHE_CHECK_S, CACHE_AGE_S)) as page:
-        view["shown"] = gr.State(None)
+        # A gr.State would stay on the server, and the address could not name the job.
+        view["shown"] = gr.Textbox(visible=False)
         view["proposal"] = gr.State(None)
+        view["planned"] = gr.State(0)
         view["client"] = gr.BrowserState(None, storage_key="i2v_client", secret=BROWSER_SECRET)
         view["draft"] = gr.BrowserState(None, storage_key="i2v_draft", secret=BROWSER_SECRET)
         gr.HTML(_header(), elem_id="header", js_on_load="")
@@ -62,6 +66,8 @@ def build(services: Services) -> gr.Blocks:
                 _make_result(view)
         gr.HTML(f"<h2>{both(Text('History', '历史记录'))}</h2>", elem_id="history-title", js_on_load="")
         view["history"] = gr.HTML("", elem_id="history", js_on_load=_OPEN_JOB)
+        # Last of all inputs, where the event's script fills it in.
+        view["count"] = gr.Number(visible=False)
         _wire(page, Handlers(services, form, view))
     return page
 
@@ -103,9 +109,12 @@ def _make_form(services: Services, form: Form, view: dict[str, Any]) -> None:
         with gr.Row():
             make_engine_row(services, form)
         view["engine_note"] = gr.HTML(engine_html(spec), elem_id="engine-note", js_on_load="")
-    with gr.Accordion(label("advanced"), open=False, elem_id="advanced"):
-        make_settings(spec, form)
-        view["lacks"] = gr.HTML(lacks_html(spec), elem_id="lacks", js_on_load="")
+    with gr.Column(elem_id="advanced", elem_classes="card"):
+        # An accordion of Gradio's would only make its components when it is opened, and change their values then.
+        gr.HTML(_fold(), js_on_load="")
+        with gr.Column(elem_id="advanced-body"):
+            make_settings(spec, form)
+            view["lacks"] = gr.HTML(lacks_html(spec), elem_id="lacks", js_on_load="")
     with gr.Column(elem_id="action", elem_classes="card"):
         view["plan"] = gr.HTML("", elem_id="plan", js_on_load="")
         with gr.Row(elem_id="action-row"):
@@ -150,18 +159,19 @@ def _wire(page: gr.Blocks, handlers: Handlers) -> None:
     opened.then(handlers.watch, kept, watched, trigger_mode="multiple", **EVENT)
 
     # What is typed: the plan, the draft, the settings behind engine and preset
-    planned = [view["plan"], view["draft"]]
-    opened.then(handlers.plan, {*fields, view["proposal"]}, planned, **EVENT)
+    plan: dict[str, Any] = {
+        "fn": handlers.plan,
+        "inputs": {*fields, view["proposal"], view["planned"], view["count"]},
+        "outputs": [view["plan"], view["draft"], view["planned"]],
+        "js": _COUNT,
+        # One at a time and in the queue: otherwise answers overtake each other, and an old plan would stay.
+        "concurrency_limit": 1,
+        "show_progress": "hidden",
+        "api_visibility": "private",
+    }
+    opened.then(**plan)
     changes = [*(component.change for component in form.values()), view["proposal"].change]
-    gr.on(
-        changes,
-        handlers.plan,
-        {*fields, view["proposal"]},
-        planned,
-        queue=False,
-        trigger_mode="always_last",
-        **EVENT,
-    )
+    gr.on(changes, **plan, trigger_mode="always_last")
     form["image"].upload(handlers.check_picture, fields, None, **EVENT).failure(
         None, None, form["image"], js="() => null", show_progress="hidden", api_visibility="private"
     )
@@ -203,6 +213,12 @@ def _header() -> str:
         f'<button type="button" data-switch="theme"><span class="icon" aria-hidden="true"></span>'
         f'<span class="sr-only">{theme}</span></button></div></header>'
     )
+
+
+def _fold() -> str:
+    title = both(Text("Advanced settings", "高级参数"))
+    attributes = 'data-fold="advanced" aria-expanded="false" aria-controls="advanced-body"'
+    return f'<button type="button" {attributes}>{title}</button>'
 
 
 def _examples(services: Services) -> str:

@@ -13,8 +13,8 @@ from studio.page.form import PRESET_NAMES, Values
 from studio.page.refine import Proposal, from_json, to_json
 from studio.page.services import Services
 
-TEXTS = ("prompt", "negative_prompt", "resolution")
-NUMBERS = ("frames", "fps", "steps", "guidance", "seed")
+TEXTS = ("prompt", "negative_prompt", "resolution", "seed")
+NUMBERS = ("frames", "fps", "steps", "guidance")
 FITS = ("crop", "pad", "stretch")
 
 
@@ -38,7 +38,7 @@ def read(kept: Any, services: Services) -> Draft | None:  # noqa: ANN401 - whate
     values = kept["values"]
     if not _is_form(values, services):
         return None
-    fields = {name: values[name] for name in ("engine", "preset", "fit", *TEXTS, *NUMBERS)}
+    fields = {name: values.get(name) for name in ("engine", "preset", "fit", *TEXTS, *NUMBERS)}
     return Draft(values={**fields, "image": _own_upload(values.get("image"))}, proposal=from_json(kept.get("proposal")))
 
 
@@ -47,8 +47,8 @@ def _is_form(values: Mapping[str, Any], services: Services) -> bool:
         values.get("engine") in services.engines
         and values.get("preset") in PRESET_NAMES
         and values.get("fit") in FITS
-        and all(isinstance(values.get(name), str) for name in TEXTS)
-        and all(isinstance(values.get(name, ""), int | float | None) for name in NUMBERS)
+        and all(isinstance(values.get(name), str | None) for name in TEXTS)
+        and all(isinstance(values.get(name), int | float | None) for name in NUMBERS)
     )
 
 

@@ -28,7 +28,6 @@ from studio.page.form import Form, engine_updates, preset_values, read_picture, 
 from studio.page.plan import engine_html, lacks_html, plan_html, request_of
 from studio.page.refine import Proposal
 from studio.page.services import Services, picture_facts
-from studio.page.text import both
 from studio.recipe import SEED_LIMIT
 
 WATCH_EVERY_S = 0.1
@@ -67,9 +66,13 @@ class Handlers:
 
     @at_edge
     def plan(self, data: Data) -> Updates:
-        """The line that says what will be made, and the draft that survives a reload."""
+        """The line that says what will be made, and the draft that survives a reload; nothing for a form of before."""
+        count = data[self.view["count"]]
+        if count < data[self.view["planned"]]:
+            return {self.view["plan"]: gr.skip()}
         values, proposal = self._values(data), data[self.view["proposal"]]
         return {
+            self.view["planned"]: count,
             self.view["plan"]: plan_html(values, proposal, self.services),
             self.view["draft"]: draft.write(values, proposal),
         }
@@ -237,9 +240,7 @@ class Handlers:
         report = json.loads(job.report_path.read_text(encoding="utf-8")) if job and job.state == "done" else None
         view, over = self.view, job is not None and job.over
         return {
-            view["status"]: f'<div class="status">{both(status.GONE)}</div>'
-            if is_missing
-            else status.status_html(job, time.time()),
+            view["status"]: status.gone_html() if is_missing else status.status_html(job, time.time()),
             view["announcer"]: status.announcement(job),
             view["screen"]: status.screen_html(job),
             view["details"]: status.details_html(job, report),

@@ -6,6 +6,7 @@ core's checks.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -83,11 +84,12 @@ def make_settings(spec: EngineSpec, form: Form) -> None:
             min_width=150,
             elem_id="resolution",
         )
-        form["seed"] = gr.Number(
-            None,
+        # A gr.Number shows an empty value as 0, and that is a seed.
+        form["seed"] = gr.Textbox(
             label=label("seed"),
             info=label("seed_info"),
             placeholder="-1",
+            max_lines=1,
             min_width=150,
             elem_id="seed",
         )
@@ -132,20 +134,25 @@ def engine_updates(spec: EngineSpec, name: PresetName) -> dict[str, Any]:
 
 def request_values(request: GenerationRequest) -> dict[str, Any]:
     """What the form shows for a request of before; the seed too, so that the same video comes out."""
-    names = ("prompt", "engine", "resolution", "frames", "fps", "steps", "guidance", "seed", "fit", "negative_prompt")
-    return {**{name: getattr(request, name) for name in names}, "preset": request.preset or "standard"}
+    names = ("prompt", "engine", "resolution", "frames", "fps", "steps", "guidance", "fit", "negative_prompt")
+    values = {name: getattr(request, name) for name in names}
+    return {**values, "seed": str(request.seed), "preset": request.preset or "standard"}
 
 
-def read_choice(values: Values) -> Choice:
-    """The choices as the recipe wants them. Raises `RequestError` for what is no such number."""
+def read_choice(spec: EngineSpec, values: Values) -> Choice:
+    """The choices as the recipe wants them; a setting that `spec` has not is not on the page and counts as not chosen.
+
+    Raises `RequestError` for what is no such number.
+    """
+    takes = spec.takes
     return Choice(
         preset=values["preset"],
         resolution=str(values["resolution"] or "").strip() or None,
         frames=_whole(values["frames"], "Frames", "生成帧数"),
         fps=_whole(values["fps"], "Frame rate", "帧率"),
-        steps=_whole(values["steps"], "Inference steps", "推理步数"),
-        guidance=None if values["guidance"] is None else float(values["guidance"]),
-        negative_prompt=(values["negative_prompt"] or "").strip(),
+        steps=_whole(values["steps"], "Inference steps", "推理步数") if takes.steps else None,
+        guidance=values["guidance"] if takes.guidance else None,
+        negative_prompt=(values["negative_prompt"] or "").strip() if takes.negative_prompt else "",
         seed=_seed(values["seed"]),
         fit=values["fit"],
     )
@@ -191,12 +198,13 @@ def _whole(value: float | None, en: str, zh: str) -> int | None:
     return int(value)
 
 
-def _seed(value: float | None) -> int | None:
-    if value is None or value == -1:
+def _seed(typed: str | None) -> int | None:
+    text = (typed or "").strip()
+    if text in ("", "-1"):
         return None
-    if value != int(value) or not 0 <= value < SEED_LIMIT:
+    if not re.fullmatch(r"[0-9]{1,10}", text) or int(text) >= SEED_LIMIT:
         raise RequestError(
-            f"Seed {value:g}: allowed are whole numbers from 0 to {SEED_LIMIT - 1}. Leave it empty for a new one.",
-            f"随机种子 {value:g}：应为 0 到 {SEED_LIMIT - 1} 的整数。留空则每次随机。",
+            f"Seed {text!r}: allowed are whole numbers from 0 to {SEED_LIMIT - 1}. Leave it empty for a new one.",
+            f"随机种子 {text!r}：应为 0 到 {SEED_LIMIT - 1} 的整数。留空则每次随机。",
         )
-    return int(value)
+    return int(text)

@@ -28,7 +28,7 @@ def request_of(values: Values, proposal: Proposal | None, services: Services) ->
     facts = picture_facts(image)
     request = compose(
         spec,
-        read_choice(values),
+        read_choice(spec, values),
         image=image,
         image_size=(facts.width, facts.height),
         prompt=prompt,

@@ -14,6 +14,7 @@ from studio.page.text import both, duration, escape
 from studio.page.words import STAGES, STATES
 
 MEDIA = "studio/media"
+CODECS = {"h264": "H.264"}
 
 GONE = Text("This job is not here (any more).", "这个任务已不存在。")
 EMPTY = (
@@ -30,12 +31,20 @@ def status_html(job: Job | None, now: float) -> str:
         return ""
     badge = f'<span class="state {job.state}">{both(STATES[job.state])}</span>'
     if job.state == "queued":
-        return f'<div class="status">{badge} {both(_queue_words(job))}</div>'
-    if job.state == "running":
-        return _running_html(job, badge, now)
-    took = duration((job.finished or now) - (job.started or job.finished or now))
-    line = both(Text(f"took {took.en}", f"用时 {took.zh}")) if job.state == "done" else both(job.message or KEPT)
-    return f'<div class="status">{badge} <span>{line}</span></div>'
+        inside = both(_queue_words(job))
+    elif job.state == "running":
+        inside = _running_html(job, now)
+    elif job.state == "done":
+        took = duration((job.finished or now) - (job.started or now))
+        inside = both(Text(f"took {took.en}", f"用时 {took.zh}"))
+    else:
+        inside = both(job.message or KEPT)
+    return f'<div class="status" data-of="{job.id}">{badge} {inside}</div>'
+
+
+def gone_html() -> str:
+    """In place of a job that is not there."""
+    return f'<div class="status">{both(GONE)}</div>'
 
 
 def announcement(job: Job | None) -> str:
@@ -80,7 +89,7 @@ def details_html(job: Job | None, report: Mapping[str, Any] | None) -> str:
     facts = [
         both(numbers_of(job.request)),
         f"{both(Text('seed', '种子'))} <code>{escape(parameters['seed'])}</code>",
-        f"{escape(output['codec']).upper()} · {output['bytes'] / 1e6:.1f} MB",
+        f"{escape(CODECS.get(output['codec'], output['codec']))} · {output['bytes'] / 1e6:.1f} MB",
     ]
     url = f"{MEDIA}/{job.id}"
     links = (
@@ -125,7 +134,7 @@ def _history_item(job: Job, is_shown: bool) -> str:
         f'<li><a href="?job={job.id}" data-job="{job.id}"{current}>'
         f'<span class="thumb"><img src="{picture}" alt="" loading="lazy">{badge}</span>'
         f'<span class="caption">{escape(job.request.prompt) or "—"}</span>'
-        f'<span class="quiet">{made} · {job.request.width}×{job.request.height} · {job.request.seconds:.1f} s</span>'
+        f'<span class="quiet">{made} · {job.request.seconds:.1f} s</span>'
         "</a></li>"
     )
 
@@ -136,24 +145,23 @@ def _queue_words(job: Job) -> Text:
     return Text(f"{job.ahead} before this one", f"前面还有 {job.ahead} 个任务")
 
 
-def _running_html(job: Job, badge: str, now: float) -> str:
-    elapsed = duration(now - (job.started or now))
-    words = [both(Text(f"{elapsed.en} so far", f"已用 {elapsed.zh}"))]
-    progress = job.progress
+def _running_html(job: Job, now: float) -> str:
     if job.cancel_asked:
-        return f'<div class="status">{badge} {both(Text("stopping …", "正在停止 …"))}</div>'
+        return both(Text("stopping …", "正在停止 …"))
+    elapsed = duration(now - (job.started or now))
+    times = [both(Text(f"{elapsed.en} so far", f"已用 {elapsed.zh}"))]
+    progress = job.progress
     if progress is None:
-        return f'<div class="status">{badge} {words[0]}</div>'
+        return times[0]
     if progress.seconds_left is not None:
         left = duration(progress.seconds_left)
-        words.append(both(Text(f"about {left.en} left", f"约剩 {left.zh}")))
+        times.append(both(Text(f"about {left.en} left", f"约剩 {left.zh}")))
     percent = 100 * progress.step / max(progress.steps, 1)
     return (
-        f'<div class="status">{badge} {both(STAGES[progress.stage])}'
-        f' <span class="step">{progress.step}/{progress.steps}</span>'
-        f'<span class="times">{" · ".join(words)}</span>'
+        f'{both(STAGES[progress.stage])} <span class="step">{progress.step}/{progress.steps}</span>'
+        f'<span class="times">{" · ".join(times)}</span>'
         f'<div class="bar" role="progressbar" aria-label="progress" aria-valuemin="0" aria-valuemax="100"'
-        f' aria-valuenow="{percent:.0f}"><span style="width:{percent:.1f}%"></span></div></div>'
+        f' aria-valuenow="{percent:.0f}"><span style="width:{percent:.1f}%"></span></div>'
     )
 
 

@@ -36,7 +36,6 @@ LABELS: dict[str, Text] = {
     "preset_standard": Text("Standard", "标准"),
     "preset_high_motion": Text("High motion", "高动态"),
     "preset_creative": Text("Creative", "创意"),
-    "advanced": Text("Advanced settings", "高级参数"),
     "resolution": Text("Resolution", "分辨率"),
     "resolution_info": Text("or a size: 1280x720", "也可填尺寸：1280x720"),
     "frames": Text("Frames", "生成帧数"),

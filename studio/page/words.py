@@ -48,9 +48,9 @@ STATES = {
 }
 STAGES = {
     "load": Text("Loading the engine", "加载引擎"),
-    "encode": Text("Reading the picture", "读取图像"),
-    "denoise": Text("Making the frames", "生成画面"),
-    "decode": Text("Decoding the frames", "解码画面"),
+    "encode": Text("Studying the picture", "分析图像"),
+    "denoise": Text("Denoising", "去噪计算"),
+    "decode": Text("Making the frames", "生成画面"),
     "write": Text("Writing and checking the video", "写入并检查视频"),
 }
 

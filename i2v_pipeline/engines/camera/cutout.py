@@ -22,6 +22,8 @@ MATTE_REACH = 0.008
 """Share of the longer side by which the matte may reach beyond the decided mask: a wide, undecided haze stays out."""
 MATTE_HAZE = 0.08
 """What a guided filter leaves of the subject in the background, and takes from the subject; both are cleared away."""
+LEAST_COVER = 0.5
+"""A subject that covers less than this everywhere is a few pixels wide: cut out, it would be a ghost."""
 HOLE_ALPHA = 0.02
 FRINGE = 0.0018
 """Share of the longer side by which the matte is grown, softly: what hangs on the subject's edge goes with it."""
@@ -42,13 +44,15 @@ class Cutout:
     offset_px: tuple[int, int]
 
 
-def cut_out(pixels: U8Image, mask: F32, on_step: Callable[[], None]) -> Cutout:
-    """`mask` is float32 in 0 to 1 over the whole picture, at any resolution.
+def cut_out(pixels: U8Image, mask: F32, on_step: Callable[[], None]) -> Cutout | None:
+    """`mask` is float32 in 0 to 1 over the whole picture, at any resolution. None where it is too thin to cut along.
 
     `on_step` is called between the steps and may raise, which ends the work.
     """
     alpha = _matte(pixels, mask)
     on_step()
+    if alpha.max() < LEAST_COVER:
+        return None
     fill = _filled(pixels, alpha)
     on_step()
     plate = _behind(pixels, fill, alpha)

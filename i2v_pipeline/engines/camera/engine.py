@@ -64,7 +64,7 @@ class CameraEngine:
             stage = self._build_stage(picture.pixels, subject, moves.parallax, on_progress)
             shot = plan_shot(moves, stage, width=request.width, height=request.height, frames=request.frames)
             on_progress(Progress(stage="encode", step=2, steps=2))
-        self._findings = find_remarks(moves, subject, shot, own_choice=own_choice)
+        self._findings = find_remarks(moves, subject, stage, shot, own_choice=own_choice)
         self._facts = describe_run(motion, shot.moves if shot else moves, subject, stage, shot, own_choice=own_choice)
         # 3. The frames.
         frames = _still_frames(picture.pixels, request.frames) if not (stage and shot) else render_frames(stage, shot)

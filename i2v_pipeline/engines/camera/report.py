@@ -22,8 +22,10 @@ from i2v_pipeline.types import Finding, Motion, Text
 NOTICEABLE_CROP = 0.995
 
 
-def find_remarks(moves: Moves, subject: Subject | None, shot: Shot | None, *, own_choice: bool) -> tuple[Finding, ...]:
-    """Choices that the engine made and things that it did not do. Subject and shot are None for a still camera."""
+def find_remarks(
+    moves: Moves, subject: Subject | None, stage: Stage | None, shot: Shot | None, *, own_choice: bool
+) -> tuple[Finding, ...]:
+    """Choices that the engine made and what it did not do. Without subject, stage and shot: a still camera."""
     remarks = [
         _info(
             "camera_moves_only",
@@ -49,12 +51,12 @@ def find_remarks(moves: Moves, subject: Subject | None, shot: Shot | None, *, ow
                 f"部分镜头运动互相矛盾，因此按顺序平分时长依次执行：{order}。",
             )
         )
-    if subject and not subject.found:
+    if subject and stage and not (subject.found and stage.depth_kind != "ground"):
         remarks.append(
             _info(
                 "no_subject",
-                "No clear subject was found; depth is guessed from the ground alone.",
-                "未找到明确的主体，仅按地面推测景深。",
+                "No clear subject was found: nothing is cut out, and any depth is guessed from the ground alone.",
+                "未找到明确的主体：不做抠图，景深仅按地面推测。",
             )
         )
     if shot and shot.widest_share < NOTICEABLE_CROP:
