@@ -200,10 +200,8 @@ def load_presets(path: Path = PRESETS_PATH) -> Mapping[str, EngineSpec]:
 
 
 def find_engine(engine_id: str) -> EngineSpec:
-    """The engine called `engine_id`, or the best one that runs here for `auto`. Raises `InputError`."""
+    """The engine called `engine_id`. Raises `InputError`."""
     engines = load_presets()
-    if engine_id == "auto":
-        return next(iter(engines.values()))
     if engine_id not in engines:
         raise InputError(
             f"Engine {engine_id!r} is unknown: there is {', '.join(engines)}. Choose one of these, or auto.",

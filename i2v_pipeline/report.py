@@ -93,7 +93,7 @@ def build_report(run: Run, video_bytes: int) -> dict[str, Any]:
         },
         "findings": [finding_of(finding) for finding in run.findings],
         "quality": dict(run.quality),
-        "environment": environment(),
+        "environment": environment(run.engine_facts.get("device", "cpu")),
         "output": {**asdict(run.output), "seconds": run.output.frames / run.output.fps, "bytes": video_bytes},
     }
 
@@ -170,7 +170,7 @@ def finding_of(finding: Finding) -> dict[str, Any]:
     }
 
 
-def environment() -> dict[str, Any]:
+def environment(device: str) -> dict[str, Any]:
     """Versions and machine. A package that is not installed is None; nothing is imported to find out."""
     versions: dict[str, Any] = {"python": platform.python_version()}
     for name in _VERSIONS_OF:
@@ -178,4 +178,4 @@ def environment() -> dict[str, Any]:
             versions[name.replace("-", "_")] = metadata.version(name)
         except metadata.PackageNotFoundError:
             versions[name.replace("-", "_")] = None
-    return {**versions, "driver": None, "device": "cpu", "system": platform.system(), "machine": platform.machine()}
+    return {**versions, "driver": None, "device": device, "system": platform.system(), "machine": platform.machine()}

@@ -363,7 +363,10 @@ class Engine(Protocol):
         ...
 
     def facts(self) -> Mapping[str, Any]:
-        """What the last run really used, for the report's `engine` section; JSON values only."""
+        """What the last run really used, for the report's `engine` section; JSON values only.
+
+        `peak_vram_gib` is there where the run had a GPU, and goes to the report's `measured`.
+        """
         ...
 
     def close(self) -> None:

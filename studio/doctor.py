@@ -12,10 +12,11 @@ from typing import Any
 
 import psutil
 
-from i2v_pipeline.engines.hub import cached_snapshot
+from i2v_pipeline.engines.hub import is_here
 from i2v_pipeline.presets import load_presets
 from i2v_pipeline.types import EngineSpec
 from prompt_refiner import load_settings
+from studio.models import find_gpu, state_of
 
 GIB = 2**30
 MIN_PYTHON = (3, 10)
@@ -61,11 +62,8 @@ def _engines() -> list[tuple[str, bool, str]]:
 
 
 def _engine(spec: EngineSpec) -> tuple[str, bool, str]:
-    name = f"engine {spec.id}"
-    if spec.diffusion is None or cached_snapshot(spec.diffusion) is not None:
-        return name, True, spec.title.en
-    size = spec.diffusion.disk_bytes / 1e9
-    return name, False, f"not downloaded ({size:.0f} GB): python app.py models download {spec.id}"
+    is_ready = spec.diffusion is None or is_here(spec)
+    return f"engine {spec.id}", is_ready, state_of(spec).en
 
 
 def _disk() -> tuple[str, bool, str]:
@@ -74,10 +72,11 @@ def _disk() -> tuple[str, bool, str]:
 
 
 def _device() -> dict[str, Any]:
+    gpu = find_gpu()
     return {
-        "name": "cpu",
+        "name": "cpu" if gpu is None else gpu.name,
         "processor": platform.machine(),
         "cores": os.cpu_count(),
         "ram_gib": round(psutil.virtual_memory().total / GIB, 1),
-        "vram_gib": None,
+        "vram_gib": None if gpu is None else gpu.vram_gib,
     }

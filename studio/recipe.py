@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from i2v_pipeline.errors import RequestError
 from i2v_pipeline.images import fit_size
@@ -14,6 +15,7 @@ from i2v_pipeline.types import (
     AddedElement,
     Device,
     EngineSpec,
+    Expert,
     Fit,
     GenerationRequest,
     Guidance,
@@ -29,11 +31,15 @@ from prompt_refiner import RefineResult, Style
 
 SEED_LIMIT = 2**32
 """Seeds are below this: every random generator in use takes 32 bits."""
+_LORA = re.compile(r"([^@]+?)(?::(-?\d+(?:\.\d+)?))?(?:@(high|low))?")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What was chosen on the page or the command line; None means: as the preset says (a seed: draw one)."""
+    """What was chosen on the page or the command line; None means: as the preset says (a seed: draw one).
+
+    `loras` come after those that the preset brings.
+    """
 
     preset: PresetName = "standard"
     resolution: str | None = None
@@ -47,7 +53,7 @@ class Choice:
     embed_source: bool = True
     scheduler: SchedulerName | None = None
     flow_shift: float | None = None
-    loras: tuple[LoraRef, ...] | None = None
+    loras: tuple[LoraRef, ...] = ()
     last_image: Path | None = None
     checkpoint: Path | None = None
     device: Device | Literal["auto"] = "auto"
@@ -56,6 +62,8 @@ class Choice:
 
 def size_of(spec: EngineSpec, resolution: str, source_width: int, source_height: int) -> tuple[int, int]:
     """Width and height that `resolution` means for this picture: a name is a pixel budget, `WxH` is exact.
+
+    A model that knows exact sizes only gets the one of these whose shape is nearest to the picture's.
 
     Raises `RequestError` for anything else. Whether an exact size is legal is `check_request`'s to say.
     """
@@ -68,6 +76,9 @@ def size_of(spec: EngineSpec, resolution: str, source_width: int, source_height:
             f"Resolution {resolution!r}: allowed are {names}, or a width and a height such as 1280x720. Choose one.",
             f"分辨率 {resolution!r}：可用的有 {names}，或宽x高，例如 1280x720。请选择其一。",
         )
+    if spec.diffusion is not None and spec.diffusion.sizes_are_exact:
+        aspect = math.log(source_width / source_height)
+        return min(spec.diffusion.trained_sizes, key=lambda size: abs(math.log(size[0] / size[1]) - aspect))
     proposed = fit_size(spec.grid, spec.resolutions[resolution], source_width, source_height)
     return proposed.width, proposed.height
 
@@ -111,7 +122,7 @@ def compose(
         embed_source=choice.embed_source,
         scheduler=choice.scheduler or preset.scheduler or usual_scheduler,
         flow_shift=next((shift for shift in (choice.flow_shift, preset.flow_shift) if shift is not None), usual_shift),
-        loras=preset.loras if choice.loras is None else choice.loras,
+        loras=(*preset.loras, *choice.loras),
         last_image=choice.last_image,
         checkpoint=choice.checkpoint,
         device=choice.device,
@@ -138,6 +149,22 @@ def default_negative(spec: EngineSpec, motion: Motion) -> str:
     separator = "，" if "，" in spec.diffusion.negative_prompt else ", "
     words = spec.diffusion.negative_prompt.split(separator)
     return separator.join(word for word in words if word not in spec.diffusion.stillness_words)
+
+
+def parse_lora(text: str) -> LoraRef:
+    """`FILE`, `FILE:0.8`, `FILE@high` or `FILE:0.8@low`. Raises `RequestError` for anything else."""
+    found = _LORA.fullmatch(text.strip())
+    if found is None:
+        raise RequestError(
+            f"--lora {text!r} cannot be read. Give FILE, FILE:WEIGHT, or either with @high or @low at its end.",
+            f"无法识别 --lora {text!r}。请给出 文件、文件:权重，并可在末尾加 @high 或 @low。",
+        )
+    source, weight, expert = found.groups()
+    return LoraRef(
+        source=source,
+        weight=1.0 if weight is None else float(weight),
+        expert=next((each for each in get_args(Expert) if each == expert), None),
+    )
 
 
 def style_of(spec: EngineSpec) -> Style:

@@ -11,14 +11,16 @@ import pytest
 from PIL import Image
 from pydantic import TypeAdapter
 
+from i2v_pipeline.advice import training_findings
 from i2v_pipeline.checks import check_request
 from i2v_pipeline.errors import RequestError
 from i2v_pipeline.planning import plan_run
 from i2v_pipeline.presets import load_presets
 from i2v_pipeline.types import GenerationRequest, GuidanceSchedule, LoraRef, Motion, PromptOrigin
 from i2v_pipeline.video import read_report
+from studio.cli import main
 from studio.jobs.store import JobStore
-from studio.recipe import Choice, compose
+from studio.recipe import Choice, compose, size_of
 
 ROOT = Path(__file__).resolve().parents[1]
 DIFFUSION = [spec for spec in load_presets().values() if spec.diffusion is not None]
@@ -136,6 +138,70 @@ def test_the_plan_agrees_with_the_counted_figures():
     assert stages["denoise"].activations_gib == pytest.approx(3.47, rel=0.01)
     assert stages["decode"].activations_gib == pytest.approx(7.61, rel=0.01)
     assert stages["denoise"].weights_gib == pytest.approx(2 * 26.6 + 0.47, rel=0.01)
+
+
+@pytest.mark.parametrize("spec", DIFFUSION, ids=lambda spec: spec.id)
+def test_the_standard_preset_is_what_the_model_was_trained_for_and_warns_of_nothing(spec):
+    assert list(training_findings(spec, composed(spec))) == []
+
+
+def test_a_model_of_exact_sizes_gets_the_one_whose_shape_is_nearest_to_the_pictures():
+    spec = load_presets()["wan2.2-ti2v-5b"]
+    sizes = [size_of(spec, "704p", *picture) for picture in ((1600, 900), (900, 1600), (1000, 999), (999, 1000))]
+    assert sizes == [(1280, 704), (704, 1280), (1280, 704), (704, 1280)]
+
+
+@pytest.mark.parametrize(
+    ("engine_id", "choices", "told"),
+    [
+        ("wan2.2-i2v-a14b", {"frames": 85}, {"untrained_length": "85 frames: wan2.2-i2v-a14b was trained for 81"}),
+        ("wan2.2-i2v-a14b", {"resolution": "256x256"}, {"untrained_size": "832 × 480 or 1280 × 720, or any shape"}),
+        ("wan2.2-i2v-a14b", {"resolution": "624x624"}, {}),
+        ("wan2.1-i2v-14b-480p", {"resolution": "1280x720"}, {"untrained_size": "trained for: 832 × 480, or any shape"}),
+        ("wan2.2-ti2v-5b", {"resolution": "704x1280"}, {}),
+        ("wan2.2-ti2v-5b", {"resolution": "960x960"}, {"untrained_size": "1280 × 704 or 704 × 1280. Expect"}),
+    ],
+)
+def test_a_size_or_a_length_that_a_model_was_not_trained_for_is_told(engine_id, choices, told):
+    spec = load_presets()[engine_id]
+    found = {finding.code: finding.message.en for finding in training_findings(spec, composed(spec, **choices))}
+    assert found.keys() == told.keys()
+    assert all(words in found[code] for code, words in told.items())
+
+
+def test_loras_of_a_person_come_after_those_of_the_preset():
+    spec, own = load_presets()["wan2.2-i2v-a14b"], LoraRef(source="own.safetensors", weight=0.5)
+    assert composed(spec, loras=(own,)).loras == (own,)
+    assert composed(spec, preset="fast", loras=(own,)).loras == (*spec.presets["fast"].loras, own)
+
+
+@pytest.mark.diffusion
+def test_a_local_models_folder_and_loras_reach_the_run_and_the_report(tiny_checkpoint, tmp_path, monkeypatch, capsys):
+    lora = tmp_path / "strange:name.safetensors"
+    save_lora(lora)
+    options = ("--steps", "2", "--frames", "5", "--resolution", "64x64", "--device", "cpu", "--seed", "3")
+    arguments = [
+        "generate", str(ROOT / "examples/cat.jpg"), "a cat", "--engine", "wan2.2-i2v-a14b", "--refine", "off", *options,
+        "--lora", f"{lora}:0.5@low", "--out", str(tmp_path / "out.mp4"), "--json",
+    ]  # fmt: skip
+    monkeypatch.setenv("STUDIO_MODELS", str(tiny_checkpoint("wan2.2-i2v-a14b").parent))
+    assert main(arguments) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["engine"]["checkpoint"] == "wan2.2-i2v-a14b" and report["engine"]["repo"] is None
+    (used,) = report["engine"]["loras"]
+    assert (used["file"], used["weight"], used["expert"]) == (lora.name, 0.5, "low")
+    assert "untrained_size" in {finding["code"] for finding in report["findings"]}
+    assert report["measured"]["peak_vram_gib"] is None
+    assert report["environment"]["device"] == report["engine"]["device"] == "cpu"
+
+
+def save_lora(path):
+    """A LoRA of rank 1 for one part of the tiny transformers."""
+    import torch
+    from safetensors.torch import save_file
+
+    name = "diffusion_model.blocks.0.self_attn.q"
+    save_file({f"{name}.lora_A.weight": torch.ones(1, 24), f"{name}.lora_B.weight": torch.ones(24, 1)}, path)
 
 
 @pytest.mark.diffusion

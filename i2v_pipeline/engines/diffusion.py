@@ -33,6 +33,7 @@ from i2v_pipeline.types import (
     U8Frames,
 )
 
+GIB = 2**30
 PREVIEW_EVERY_S = 0.5
 _PROMPT = Text("prompt", "提示词")
 _NEGATIVE = Text("negative prompt", "反向提示词")
@@ -72,6 +73,8 @@ class DiffusionEngine:
         on_progress(Progress(stage="load", step=0, steps=len(self._diffusion.components)))
         loaded = self._load(request)
         parts, family = loaded.parts, loaded.family
+        if parts.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(parts.device)
         self._change_loras(loaded, open_loras(request.loras))
         parts.loaded.clear()
         self._cache.reused.clear()
@@ -94,6 +97,8 @@ class DiffusionEngine:
 
         # 4. Decode, a few frames at a time
         yield from self._decode(family.decode(latents, conditioning), request, latents.numel(), on_progress)
+        if parts.device.type == "cuda":
+            self._facts["peak_vram_gib"] = round(torch.cuda.max_memory_allocated(parts.device) / GIB, 3)
 
     def findings(self) -> tuple[Finding, ...]:
         return tuple(self._findings)
@@ -211,10 +216,11 @@ class DiffusionEngine:
 
     def _note_run(self, request: GenerationRequest, loaded: _Loaded, scheduler: Any) -> None:  # noqa: ANN401
         parts = loaded.parts
+        is_local = parts.checkpoint.revision is None
         self._facts |= {
-            "repo": None if request.checkpoint else self._diffusion.repo,
+            "repo": None if is_local else self._diffusion.repo,
             "revision": parts.checkpoint.revision,
-            "checkpoint": request.checkpoint.name if request.checkpoint else None,
+            "checkpoint": parts.checkpoint.folder.name if is_local else None,
             "variant": parts.checkpoint.variant,
             "device": _device_name(parts.device),
             "precision": loaded.precision,

@@ -1,11 +1,13 @@
 """Where a model's files are: a local folder or the hub's cache; which are needed, which are missing. Loads no weights.
 
-Imports neither torch nor diffusers, so the page may use it. Nothing here starts a download but `download`.
+Imports neither torch nor diffusers, so the page may use it, and asks nobody over the network.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -25,6 +27,8 @@ _SUPPORT_FILES = (
     "image_processor/*.json",
     "feature_extractor/*.json",
 )
+_SHARD = re.compile(r"-\d{5}-of-\d{5}\.")
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,30 +41,53 @@ class Checkpoint:
 
 
 def find_checkpoint(spec: EngineSpec, folder: Path | None) -> Checkpoint:
-    """`folder`, or the engine's files in the hub's cache.
+    """`folder`, or the engine's own folder below `models_folder`, or its files in the hub's cache.
 
     Raises `InputError` for a folder that is none or lacks a component, and `ModelError` for a model that is not here.
     """
     diffusion = _diffusion_of(spec)
-    if folder is not None:
-        if not folder.is_dir():
-            raise InputError(
-                f"--checkpoint {folder}: no such folder. Give a folder in diffusers' layout.",
-                f"--checkpoint {folder}：文件夹不存在。请给出 diffusers 格式的模型文件夹。",
-            )
-        refuse_pickles(folder, diffusion.components)
-        missing = missing_components(folder, diffusion.components)
-        if missing:
-            raise InputError(
-                f"{folder} has no weights (.safetensors) for {', '.join(missing)}, which {spec.id} needs. "
-                "Give another folder or engine.",
-                f"{folder} 中缺少 {spec.id} 所需的权重（.safetensors）：{'、'.join(missing)}。请换文件夹或引擎。",
-            )
-        return Checkpoint(folder=folder, variant=_variant_in(folder, diffusion), revision=None)
-    snapshot = cached_snapshot(diffusion)
-    if snapshot is None:
-        raise missing_model(spec)
-    return Checkpoint(folder=snapshot, variant=_variant_in(snapshot, diffusion), revision=snapshot.name)
+    own = models_folder() / spec.id
+    if folder is None and own.is_dir():
+        folder = own
+    if folder is None:
+        snapshot = cached_snapshot(diffusion)
+        if snapshot is None:
+            raise missing_model(spec)
+        return Checkpoint(folder=snapshot, variant=_variant_in(snapshot, diffusion), revision=snapshot.name)
+    if not folder.is_dir():
+        raise InputError(
+            f"--checkpoint {folder}: no such folder. Give a folder in diffusers' layout.",
+            f"--checkpoint {folder}：文件夹不存在。请给出 diffusers 格式的模型文件夹。",
+        )
+    refuse_pickles(folder, diffusion.components)
+    missing = missing_components(folder, diffusion.components)
+    if missing:
+        raise InputError(
+            f"{folder} has no weights (.safetensors) for {', '.join(missing)}, which {spec.id} needs. "
+            "Give another folder or engine.",
+            f"{folder} 中缺少 {spec.id} 所需的权重（.safetensors）：{'、'.join(missing)}。请换文件夹或引擎。",
+        )
+    return Checkpoint(folder=folder, variant=_variant_in(folder, diffusion), revision=None)
+
+
+def models_folder() -> Path:
+    """Where a person puts models by hand, one folder for each engine: STUDIO_MODELS, or `models` beside app.py."""
+    return Path(os.environ.get("STUDIO_MODELS") or _ROOT / "models")
+
+
+def check_model(spec: EngineSpec, folder: Path | None = None) -> None:
+    """Raises what `find_checkpoint` does; nothing for an engine without a model."""
+    if spec.diffusion is not None:
+        find_checkpoint(spec, folder)
+
+
+def is_here(spec: EngineSpec) -> bool:
+    """Whether the engine could load now."""
+    try:
+        check_model(spec)
+    except (InputError, ModelError):
+        return False
+    return True
 
 
 def cached_snapshot(diffusion: DiffusionSpec) -> Path | None:
@@ -69,9 +96,17 @@ def cached_snapshot(diffusion: DiffusionSpec) -> Path | None:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        folder = Path(snapshot_download(diffusion.repo, revision=diffusion.revision, local_files_only=True))
+        # Without the patterns the library would miss the files that this program never downloads.
+        snapshot = snapshot_download(
+            diffusion.repo,
+            revision=diffusion.revision,
+            local_files_only=True,
+            allow_patterns=needed_files(diffusion),
+            cache_dir=cache_folder(),
+        )
     except LocalEntryNotFoundError:
         return None
+    folder = Path(snapshot)
     return None if missing_components(folder, diffusion.components) else folder
 
 
@@ -129,12 +164,13 @@ def needed_files(diffusion: DiffusionSpec) -> list[str]:
 
 
 def _has_weights(folder: Path) -> bool:
+    weights = [path.name for path in folder.glob("*.safetensors")]
     shards: set[str] = set()
     for index in folder.glob("*.safetensors.index*.json"):
         shards.update(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     if shards:
-        return all((folder / shard).is_file() for shard in shards)
-    return any(folder.glob("*.safetensors"))
+        return shards <= set(weights)
+    return bool(weights) and not any(_SHARD.search(name) for name in weights)
 
 
 def _variant_in(folder: Path, diffusion: DiffusionSpec) -> str | None:

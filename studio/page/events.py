@@ -25,7 +25,7 @@ from studio.jobs.store import Job
 from studio.page import draft, refine, status
 from studio.page.edge import at_edge
 from studio.page.form import Form, engine_updates, preset_values, read_picture, request_values
-from studio.page.plan import engine_html, lacks_html, plan_html, request_of
+from studio.page.plan import check_can_run, engine_html, lacks_html, plan_html, request_of
 from studio.page.refine import Proposal
 from studio.page.services import Services, picture_facts
 from studio.recipe import SEED_LIMIT
@@ -215,6 +215,7 @@ class Handlers:
         return job
 
     def _submit(self, request: Any, data: Data) -> Updates:  # noqa: ANN401
+        check_can_run(self.services.engines[request.engine], request)
         job = self.services.store.submit(request, self._owner(data) or "")
         return {self.view["shown"]: job.id}
 

@@ -26,11 +26,11 @@ Form = dict[str, Any]
 Values = Mapping[str, Any]
 """What the components hold, by field."""
 
-PRESET_NAMES: tuple[PresetName, ...] = ("preview", "standard", "high_motion", "creative")
 NUMBERS = ("frames", "fps", "steps", "guidance")
-STEPS_RANGE = (10, 100)
+STEPS_RANGE = (1, 100)
+"""From 1 on, since distilled models take 4."""
 GUIDANCE_RANGE = (1.0, 20.0)
-"""Both as users of the original tool know them; shown for engines that take such a setting."""
+"""1 is none at all. Both are shown for engines that take such a setting."""
 
 
 def make_picture(form: Form) -> None:
@@ -62,7 +62,7 @@ def make_engine_row(services: Services, form: Form) -> None:
         elem_id="engine",
     )
     form["preset"] = gr.Radio(
-        [(label(f"preset_{name}"), name) for name in PRESET_NAMES],
+        _preset_choices(engines[0]),
         value="standard",
         label=label("preset"),
         elem_id="preset",
@@ -107,7 +107,13 @@ def make_settings(spec: EngineSpec, form: Form) -> None:
         elem_classes="segmented",
     )
     form["negative_prompt"] = gr.Textbox(
-        label=label("negative_prompt"), lines=2, visible=spec.takes.negative_prompt, elem_id="negative-prompt"
+        label=label("negative_prompt"),
+        info=label("negative_prompt_info"),
+        placeholder=_usual_negative(spec),
+        lines=2,
+        max_lines=4,
+        visible=spec.takes.negative_prompt,
+        elem_id="negative-prompt",
     )
 
 
@@ -118,9 +124,14 @@ def preset_values(spec: EngineSpec, name: PresetName) -> dict[str, Any]:
 
 
 def engine_updates(spec: EngineSpec, name: PresetName) -> dict[str, Any]:
-    """What choosing an engine does to the settings: their ranges, whether they are there, the preset's values."""
+    """What choosing an engine does to the settings: their ranges, whether they are there, the preset's values.
+
+    A preset that this engine has not gives way to `standard`.
+    """
+    name = name if name in spec.presets else "standard"
     grid, values = spec.grid, preset_values(spec, name)
     return {
+        "preset": gr.update(choices=_preset_choices(spec), value=name),
         "resolution": gr.update(choices=list(spec.resolutions), value=values["resolution"]),
         "frames": gr.update(
             minimum=grid.min_frames, maximum=grid.max_frames, step=grid.frame_step, value=values["frames"]
@@ -128,7 +139,7 @@ def engine_updates(spec: EngineSpec, name: PresetName) -> dict[str, Any]:
         "fps": gr.update(minimum=grid.min_fps, maximum=grid.max_fps, value=values["fps"]),
         "steps": gr.update(visible=spec.takes.steps, value=values["steps"]),
         "guidance": gr.update(visible=spec.takes.guidance, value=values["guidance"]),
-        "negative_prompt": gr.update(visible=spec.takes.negative_prompt),
+        "negative_prompt": gr.update(visible=spec.takes.negative_prompt, placeholder=_usual_negative(spec)),
     }
 
 
@@ -152,7 +163,7 @@ def read_choice(spec: EngineSpec, values: Values) -> Choice:
         fps=_whole(values["fps"], "Frame rate", "帧率"),
         steps=_whole(values["steps"], "Inference steps", "推理步数") if takes.steps else None,
         guidance=values["guidance"] if takes.guidance else None,
-        negative_prompt=(values["negative_prompt"] or "").strip() if takes.negative_prompt else "",
+        negative_prompt=(values["negative_prompt"] or "").strip() or None if takes.negative_prompt else "",
         seed=_seed(values["seed"]),
         fit=values["fit"],
     )
@@ -166,6 +177,14 @@ def read_picture(values: Values) -> Path:
             "还没有图像。请把图像拖到表单中，或选一张示例图像。",
         )
     return Path(values["image"])
+
+
+def _preset_choices(spec: EngineSpec) -> list[tuple[Any, str]]:
+    return [(label(f"preset_{name}"), name) for name in spec.presets]
+
+
+def _usual_negative(spec: EngineSpec) -> str:
+    return spec.diffusion.negative_prompt if spec.diffusion else ""
 
 
 def _path_of(payload: ImageData | None) -> str | None:
