@@ -95,7 +95,11 @@ def wait_for_answer(url: str, studio: psutil.Popen, log_path: Path) -> None:
 
 def torch_libraries(process: psutil.Process) -> list[str]:
     """The libraries of torch that are mapped into the process. Linux tells; elsewhere psutil raises."""
-    return sorted({Path(m.path).name for m in process.memory_maps() if "torch" in m.path})
+    torch = importlib.util.find_spec("torch")
+    if torch is None or torch.origin is None:
+        return []
+    folder = Path(torch.origin).resolve().parent
+    return sorted({Path(m.path).name for m in process.memory_maps() if Path(m.path).is_relative_to(folder)})
 
 
 def free_port() -> int:
@@ -112,6 +116,7 @@ def environment(browser: Browser) -> dict[str, Any]:
             "cores": os.cpu_count(),
             "ram_gib": round(psutil.virtual_memory().total / GIB, 1),
         },
+        "load_average_before": round(os.getloadavg()[0], 2),
         "versions": {
             "python": platform.python_version(),
             "gradio": importlib.metadata.version("gradio"),
@@ -137,11 +142,12 @@ def main() -> int:
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        conditions = environment(browser)
         starts = [measure_start(browser) for _ in range(runs)]
         result = {
             "command": f"python bench/startup.py --runs {runs}",
             "measured": time.strftime("%Y-%m-%d"),
-            **environment(browser),
+            **conditions,
             "median": {
                 name: round(statistics.median(start[name] for start in starts), 2)
                 for name, value in starts[0].items()

@@ -25,10 +25,11 @@ LAUNCH_ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
 
 
 class RunningStudio:
-    """`app.py serve` on a free port with its own data folder. No LLM is configured, whatever the environment holds."""
+    """`app.py serve` on a free port with its own data folder. No LLM is configured but by `environment`."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, **environment: str) -> None:
         self.data = data
+        self._environment = environment
         self.log_path = data.parent / f"{data.name}.log"
         self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -46,7 +47,7 @@ class RunningStudio:
                 stdout=log,
                 stderr=log,
                 cwd=self.data.parent,
-                env=environment,
+                env={**environment, **self._environment},
             )
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline and self._process.poll() is None:
@@ -55,12 +56,12 @@ class RunningStudio:
             time.sleep(0.1)
         raise RuntimeError(f"the studio did not start:\n{self.log()}")
 
-    def stop(self) -> int:
-        """Stops it as Ctrl+C does and returns its exit code."""
+    def stop(self, number: signal.Signals = signal.SIGINT) -> int:
+        """Stops it as Ctrl+C does, or by another signal, and returns its exit code."""
         process, self._process = self._process, None
         if process is None:
             return 0
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         try:
             return process.wait(30)
         except subprocess.TimeoutExpired:
@@ -71,11 +72,15 @@ class RunningStudio:
     def log(self) -> str:
         return self.log_path.read_text(encoding="utf-8", errors="replace")
 
+    def process(self) -> psutil.Process:
+        """The process that serves the page."""
+        if self._process is None:
+            raise RuntimeError("the studio does not run")
+        return psutil.Process(self._process.pid)
+
     def workers(self) -> list[psutil.Process]:
         """The worker processes that are alive."""
-        if self._process is None:
-            return []
-        children = psutil.Process(self._process.pid).children(recursive=True)
+        children = self.process().children(recursive=True)
         return [child for child in children if "studio.jobs.worker" in child.cmdline()]
 
     def _answers(self) -> bool:
@@ -90,9 +95,9 @@ class RunningStudio:
 
 
 @contextmanager
-def running_studio(data: Path) -> Iterator[RunningStudio]:
+def running_studio(data: Path, **environment: str) -> Iterator[RunningStudio]:
     """A started studio; stopped at the end."""
-    studio = RunningStudio(data)
+    studio = RunningStudio(data, **environment)
     try:
         studio.start()
         yield studio

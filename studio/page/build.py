@@ -23,8 +23,10 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # or a restart of the server would lose what the browser kept.
 BROWSER_SECRET = "image-to-video-studio"
 
-# Every event may run beside every other one; none is part of a public API.
-EVENT: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
+# No event is part of a public API. Values come as they are: Gradio's own reading of a picture forgets its rotation and
+# depth and tells a reader's error with the path of the file, and a number out of range is refused in English.
+PRIVATE: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "preprocess": False}
+EVENT: dict[str, Any] = {"concurrency_limit": None, **PRIVATE}
 
 _OPEN_JOB = """
 element.addEventListener('click', (event) => {
@@ -142,7 +144,7 @@ def _wire(page: gr.Blocks, handlers: Handlers) -> None:
     fields = set(form.values())
     kept = {view["client"], view["shown"]}
     refined = [view[name] for name in ("proposal", "refine_panel", "use_refined", "keep_mine", "undo_refine")]
-    everything = [*form.values(), *refined]
+    everything = [*form.values(), view["engine_note"], view["lacks"], *refined]
     watched = [
         view[name]
         for name in ("status", "announcer", "screen", "details", "report", "report_box", "history",
@@ -150,7 +152,7 @@ def _wire(page: gr.Blocks, handlers: Handlers) -> None:
     ]  # fmt: skip
 
     def then_watch(event: Any) -> None:  # noqa: ANN401 - Gradio's Dependency has no public type
-        event.success(None, view["shown"], None, js=_SHOW_JOB, show_progress="hidden", api_visibility="private")
+        event.success(None, view["shown"], None, js=_SHOW_JOB, **PRIVATE)
         event.success(handlers.watch, kept, watched, trigger_mode="multiple", **EVENT)
 
     opened = page.load(
@@ -166,14 +168,13 @@ def _wire(page: gr.Blocks, handlers: Handlers) -> None:
         "js": _COUNT,
         # One at a time and in the queue: otherwise answers overtake each other, and an old plan would stay.
         "concurrency_limit": 1,
-        "show_progress": "hidden",
-        "api_visibility": "private",
+        **PRIVATE,
     }
     opened.then(**plan)
     changes = [*(component.change for component in form.values()), view["proposal"].change]
     gr.on(changes, **plan, trigger_mode="always_last")
     form["image"].upload(handlers.check_picture, fields, None, **EVENT).failure(
-        None, None, form["image"], js="() => null", show_progress="hidden", api_visibility="private"
+        None, None, form["image"], js="() => null", **PRIVATE
     )
     form["preset"].input(handlers.choose_preset, fields, list(form.values()), **EVENT)
     form["engine"].input(handlers.choose_engine, fields, [*form.values(), view["engine_note"], view["lacks"]], **EVENT)
@@ -181,7 +182,7 @@ def _wire(page: gr.Blocks, handlers: Handlers) -> None:
 
     # The refine step
     view["refine"].click(handlers.refine, {*fields, view["show_picture"]}, refined, **EVENT).failure(
-        None, None, view["refine_panel"], js="() => ''", show_progress="hidden", api_visibility="private"
+        None, None, view["refine_panel"], js="() => ''", **PRIVATE
     )
     view["use_refined"].click(handlers.use_refined, {view["proposal"]}, everything, **EVENT)
     view["keep_mine"].click(handlers.keep_mine, None, refined, **EVENT)

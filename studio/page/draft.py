@@ -45,7 +45,7 @@ def read(kept: Any, services: Services) -> Draft | None:  # noqa: ANN401 - whate
 def _is_form(values: Mapping[str, Any], services: Services) -> bool:
     return (
         values.get("engine") in services.engines
-        and values.get("preset") in services.engines[values["engine"]].presets
+        and values.get("preset") in tuple(services.engines[values["engine"]].presets)
         and values.get("fit") in FITS
         and all(isinstance(values.get(name), str | None) for name in TEXTS)
         and all(isinstance(values.get(name), int | float | None) for name in NUMBERS)
@@ -54,7 +54,7 @@ def _is_form(values: Mapping[str, Any], services: Services) -> bool:
 
 def _own_upload(path: Any) -> str | None:  # noqa: ANN401
     """The path of an uploaded picture that is still there; None for any other file of this machine."""
-    if not isinstance(path, str):
+    if not isinstance(path, str) or "\0" in path:
         return None
     resolved = Path(path).resolve()
     is_own = resolved.is_relative_to(Path(get_upload_folder()).resolve())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+import threading
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
@@ -21,10 +22,11 @@ from gradio.components import Component
 
 from i2v_pipeline.errors import InputError
 from i2v_pipeline.images import open_picture
+from i2v_pipeline.types import EngineSpec
 from studio.jobs.store import Job
 from studio.page import draft, refine, status
 from studio.page.edge import at_edge
-from studio.page.form import Form, engine_updates, preset_values, read_picture, request_values
+from studio.page.form import Form, engine_updates, preset_values, read_picture, read_values, request_values
 from studio.page.plan import check_can_run, engine_html, lacks_html, plan_html, request_of
 from studio.page.refine import Proposal
 from studio.page.services import Services, picture_facts
@@ -105,16 +107,15 @@ class Handlers:
         spec = self.services.engines[values["engine"]]
         return {
             **{self.form[field]: update for field, update in engine_updates(spec, values["preset"]).items()},
-            self.view["engine_note"]: engine_html(spec),
-            self.view["lacks"]: lacks_html(spec),
+            **self._engine_notes(spec),
         }
 
     @at_edge
     async def refine(self, data: Data) -> AsyncIterator[Updates]:
         """A proposal for the prompt in the box; the prompt itself is not touched."""
         values = self._values(data)
-        typed = (values["prompt"] or "").strip()
-        if not typed:
+        typed = values["prompt"] or ""
+        if not typed.strip():
             raise InputError(
                 "There is no prompt to refine yet. Write a sentence first.", "还没有可优化的提示词。请先写一句话。"
             )
@@ -123,7 +124,11 @@ class Handlers:
             picture = (await asyncio.to_thread(open_picture, Path(values["image"]))).source
         yield {self.view["refine_panel"]: refine.working_panel()}
         spec = self.services.engines[values["engine"]]
-        proposal = await asyncio.to_thread(refine.propose, typed, spec, self.services, picture)
+        gone = threading.Event()
+        try:
+            proposal = await asyncio.to_thread(refine.propose, typed, spec, self.services, picture, gone.is_set)
+        finally:
+            gone.set()
         yield self._refine_updates(proposal)
 
     @at_edge
@@ -206,7 +211,7 @@ class Handlers:
         return client if isinstance(client, str) and client else None
 
     def _values(self, data: Data) -> dict[str, Any]:
-        return {field: data[component] for field, component in self.form.items()}
+        return read_values(self.form, data)
 
     def _shown(self, data: Data) -> Job:
         job = self.services.find_job(data[self.view["shown"]])
@@ -224,8 +229,15 @@ class Handlers:
         return processing_utils.save_file_to_cache(path, cache_dir=self.form["image"].GRADIO_CACHE)
 
     def _form_updates(self, values: Mapping[str, Any], proposal: Proposal | None) -> Updates:
-        fields = {self.form[field]: gr.update(value=value) for field, value in values.items()}
-        return {**fields, **self._refine_updates(proposal)}
+        """All fields, each with the range and the choices that the engine among `values` has."""
+        spec = self.services.engines[values["engine"]]
+        settings = engine_updates(spec, values["preset"])
+        fields = {name: {**settings.get(name, gr.update()), "value": value} for name, value in values.items()}
+        updates = {self.form[name]: update for name, update in fields.items()}
+        return {**updates, **self._engine_notes(spec), **self._refine_updates(proposal)}
+
+    def _engine_notes(self, spec: EngineSpec) -> Updates:
+        return {self.view["engine_note"]: engine_html(spec), self.view["lacks"]: lacks_html(spec)}
 
     def _refine_updates(self, proposal: Proposal | None) -> Updates:
         is_open = proposal is not None and not proposal.is_used

@@ -1,7 +1,6 @@
 """The form: its components by the name of the request's field, and what a person's choices in them mean.
 
-Knows no job and no result. Gradio corrects or refuses no value here: whatever was chosen reaches `read_choice` and the
-core's checks.
+Knows no job and no result.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.data_classes import ImageData
 
 from i2v_pipeline.errors import PictureError, RequestError
 from i2v_pipeline.types import EngineSpec, GenerationRequest, PresetName
@@ -34,9 +32,8 @@ GUIDANCE_RANGE = (1.0, 20.0)
 
 
 def make_picture(form: Form) -> None:
-    """The picture; fills `form`. Its file is handed on as it was uploaded: Gradio's own opening forgets EXIF rotation,
-    alpha and 16-bit depth, and tells a reader's error with the path of the file."""
-    image = gr.Image(
+    """The picture; fills `form`."""
+    form["image"] = gr.Image(
         type="filepath",
         image_mode=None,
         sources=["upload", "clipboard"],
@@ -45,9 +42,6 @@ def make_picture(form: Form) -> None:
         label=label("image"),
         elem_id="image",
     )
-    # On the instance: of a subclass Gradio writes a .pyi file beside its source.
-    image.preprocess = _path_of
-    form["image"] = image
 
 
 def make_engine_row(services: Services, form: Form) -> None:
@@ -150,6 +144,12 @@ def request_values(request: GenerationRequest) -> dict[str, Any]:
     return {**values, "seed": str(request.seed), "preset": request.preset or "standard"}
 
 
+def read_values(form: Form, data: Mapping[Any, Any]) -> dict[str, Any]:
+    """What the components hold, by field, as an event brings it; of the picture the path."""
+    values = {field: data[component] for field, component in form.items()}
+    return {**values, "image": values["image"]["path"] if values["image"] else None}
+
+
 def read_choice(spec: EngineSpec, values: Values) -> Choice:
     """The choices as the recipe wants them; a setting that `spec` has not is not on the page and counts as not chosen.
 
@@ -163,7 +163,7 @@ def read_choice(spec: EngineSpec, values: Values) -> Choice:
         fps=_whole(values["fps"], "Frame rate", "帧率"),
         steps=_whole(values["steps"], "Inference steps", "推理步数") if takes.steps else None,
         guidance=values["guidance"] if takes.guidance else None,
-        negative_prompt=(values["negative_prompt"] or "").strip() or None if takes.negative_prompt else "",
+        negative_prompt=values["negative_prompt"] or None if takes.negative_prompt else "",
         seed=_seed(values["seed"]),
         fit=values["fit"],
     )
@@ -187,23 +187,12 @@ def _usual_negative(spec: EngineSpec) -> str:
     return spec.diffusion.negative_prompt if spec.diffusion else ""
 
 
-def _path_of(payload: ImageData | None) -> str | None:
-    return None if payload is None else payload.path
-
-
 def _slider(
     field: str, low: float, high: float, step: float, value: float | None, *, visible: bool = True
 ) -> gr.Slider:
-    slider = gr.Slider(
+    return gr.Slider(
         low, high, value=value, step=step, label=label(field), min_width=150, visible=visible, elem_id=field
     )
-    # Gradio refuses a number outside in its own words, in English; the core's check says what is allowed.
-    slider.preprocess = _as_it_is
-    return slider
-
-
-def _as_it_is(payload: float) -> float:
-    return payload
 
 
 def _whole(value: float | None, en: str, zh: str) -> int | None:

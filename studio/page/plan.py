@@ -25,7 +25,7 @@ NO_PICTURE = Text(
 def request_of(values: Values, proposal: Proposal | None, services: Services) -> GenerationRequest:
     """The complete, checked request that the form stands for. Raises `InputError`."""
     spec = services.engines[values["engine"]]
-    prompt = (values["prompt"] or "").strip()
+    prompt = values["prompt"] or ""
     image = read_picture(values)
     facts = picture_facts(image)
     request = compose(
@@ -45,9 +45,9 @@ def plan_html(values: Values, proposal: Proposal | None, services: Services) -> 
     """The card above Generate: size, length, crop, camera; or the sentence that says what is not possible."""
     spec = services.engines[values["engine"]]
     if not values["image"]:
-        prompt = (values["prompt"] or "").strip()
+        prompt = values["prompt"] or ""
         motion = motion_for(prompt, proposal, spec, services)
-        return _card([f'<p class="quiet">{both(NO_PICTURE)}</p>', _motion(motion) if prompt else ""])
+        return _card([f'<p class="quiet">{both(NO_PICTURE)}</p>', _motion(motion) if prompt.strip() else ""])
     try:
         request = request_of(values, proposal, services)
     except InputError as error:
@@ -55,9 +55,9 @@ def plan_html(values: Values, proposal: Proposal | None, services: Services) -> 
     return _card(
         [
             f'<p class="plan-numbers">{both(numbers_of(request))}</p>',
-            f"<p>{both(_fit_of(request, picture_facts(request.images[0])))}</p>",
+            f'<p class="plan-fit">{both(_fit_of(request, picture_facts(request.images[0])))}</p>',
             _motion(request.motion),
-            f'<p class="quiet">{both(_cost_of(spec, request))}</p>',
+            f'<p class="plan-cost quiet">{both(_cost_of(spec, request))}</p>',
             *(f'<p class="warn">{both(finding.message)}</p>' for finding in training_findings(spec, request)),
             _obstacle(spec, request),
         ]
@@ -114,7 +114,7 @@ def _obstacle(spec: EngineSpec, request: GenerationRequest) -> str:
 
 def _card(parts: list[str]) -> str:
     title = both(Text("What will be made", "将要生成"))
-    return f'<div class="plan"><h3>{title}</h3>{"".join(parts)}</div>'
+    return f'<div class="plan"><h2>{title}</h2>{"".join(parts)}</div>'
 
 
 def _motion(motion: Motion) -> str:

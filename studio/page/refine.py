@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -15,8 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 from i2v_pipeline.types import EngineSpec, Motion, PromptOrigin, Text
 from prompt_refiner import RefineResult, refine
 from studio.page.services import Services
-from studio.page.text import both, escape
-from studio.page.words import motion_words
+from studio.page.text import LABELS, both, escape
+from studio.page.words import MATCH, WARNINGS, motion_words
 from studio.recipe import motion_of, origin_of, style_of
 
 _TOKEN = re.compile(r"[\u3400-\u9fff]|\w+|\s+|[^\w\s]")
@@ -29,25 +30,49 @@ UNCHANGED = Text("Nothing was changed.", "文字没有改动。")
 
 @dataclass(frozen=True, kw_only=True)
 class Proposal:
-    """One refinement and what became of it. `is_used` once the refined prompt stands in the prompt box."""
+    """One refinement and what became of it. `is_used` once the refined prompt stands in the prompt box.
+
+    `notices` say what the refiner did not do and why; `remarks` what it thinks of picture and prompt.
+    """
 
     origin: PromptOrigin
     motion: Motion
-    notices: tuple[Text, ...] = field(default=())
+    notices: tuple[Text, ...] = ()
+    remarks: tuple[Text, ...] = ()
     is_used: bool = False
 
 
 _PROPOSAL = TypeAdapter(Proposal)
 
 
-def propose(typed: str, spec: EngineSpec, services: Services, picture: bytes | None) -> Proposal:
-    """Asks the refiner; falls back to its offline rules by itself and says so in `notices`. May take its deadline."""
-    result = refine(typed, style=style_of(spec), settings=services.refiner, mode="auto", picture=picture)
+def propose(
+    typed: str, spec: EngineSpec, services: Services, picture: bytes | None, is_gone: Callable[[], bool]
+) -> Proposal:
+    """Asks the refiner; falls back to its offline rules by itself and says so in `notices`. May take its deadline,
+    unless `is_gone` says that nobody waits any more."""
+    result = refine(
+        typed, style=style_of(spec), settings=services.refiner, mode="auto", picture=picture, cancelled=is_gone
+    )
     return Proposal(
         origin=origin_of(typed, result),
         motion=motion_of(result),
         notices=tuple(Text(notice.en, notice.zh) for notice in result.notices),
+        remarks=tuple(remarks_of(result)),
     )
+
+
+def remarks_of(result: RefineResult) -> Iterator[Text]:
+    """What the refiner found out about picture and prompt, and what it would choose."""
+    match = result.image_text_match
+    if match.verdict != "unknown":
+        verdict = MATCH[match.verdict]
+        conflicts = "; ".join(match.conflicts)
+        reason = " ".join(part for part in (match.reason, conflicts) if part)
+        yield Text(f"{verdict.en} {reason}".strip(), f"{verdict.zh}{reason}")
+    yield from (WARNINGS[code] for code in result.warnings)
+    if result.suggestion is not None:
+        preset, why = LABELS[f"preset_{result.suggestion.preset}"], result.suggestion.why
+        yield Text(f"Suggested preset: {preset.en}. {why}".strip(), f"建议预设：{preset.zh}。{why}")
 
 
 def origin_for(prompt: str, proposal: Proposal | None) -> PromptOrigin:
@@ -105,6 +130,7 @@ def panel(proposal: Proposal | None) -> str:
         _comparison(origin.typed, origin.refined),
         f'<p class="chips">{words}</p>',
         _added(origin),
+        *(f'<p class="remark">{both(remark)}</p>' for remark in proposal.remarks),
         *(f'<p class="notice">{both(notice)}</p>' for notice in proposal.notices),
     ]
     return f'<div class="refine-panel">{"".join(parts)}</div>'

@@ -53,6 +53,22 @@ STAGES = {
     "decode": Text("Making the frames", "生成画面"),
     "write": Text("Writing and checking the video", "写入并检查视频"),
 }
+MATCH = {
+    "match": Text("Picture and prompt fit together.", "图文相符。"),
+    "partial": Text("Picture and prompt fit only in part.", "图文部分相符。"),
+    "mismatch": Text("Picture and prompt do not fit together.", "图文不符。"),
+}
+WARNINGS = {
+    "multiple_subjects": Text("There are several subjects in the picture.", "图中有多个主体。"),
+    "tiny_subject": Text("The subject is very small in the picture.", "图中主体很小。"),
+    "text_poster": Text(
+        "The picture is mostly text, which will not stay readable.", "图像以文字为主，生成后难以辨认。"
+    ),
+    "blurry": Text("The picture is blurry.", "图像模糊。"),
+    "action_not_possible": Text("The subject cannot do that in this picture.", "图中主体无法做出该动作。"),
+    "abstract_prompt": Text("The prompt names no movement that can be seen.", "提示词没有可见的动作。"),
+    "camera_subject_conflict": Text("Camera and subject pull in different directions.", "镜头运动与主体动作相互冲突。"),
+}
 
 
 def motion_words(motion: Motion) -> list[Text]:

@@ -27,6 +27,8 @@ at the worst position, which is seen as pulsing. Odd, so that each pixel of the 
 LARGE_PIXELS = 2_400_000
 """Larger pictures are kept as they are: what is lost is smaller than a pixel of the screen, and memory counts."""
 DEPTH_CELL_PX = 8
+CUT_BELOW = 0.2
+"""Share of the lower edge from which on a subject counts as leaving the picture there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +124,7 @@ def _focus(pixels: U8Image, subject: Subject) -> tuple[float, float]:
         return (width - 1) / 2, (height - 1) / 2
     inside = subject.mask > 0.5
     rows = np.flatnonzero(inside.any(axis=1))
-    looked_at, aimed_at = (0.4, 0.25) if inside[-1].any() else (1.0, 0.5)
+    looked_at, aimed_at = (0.4, 0.25) if inside[-1].mean() > CUT_BELOW else (1.0, 0.5)
     top, extent = int(rows[0]), int(rows[-1] - rows[0] + 1)
     columns = np.nonzero(inside[top : top + max(round(extent * looked_at), 1)])[1]
     side = inside.shape[0]
