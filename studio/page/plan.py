@@ -131,8 +131,8 @@ def _cost_of(spec: EngineSpec, request: GenerationRequest) -> Text:
     if plan.seconds is None:
         need = max(plan.peak_vram_gib, plan.peak_ram_gib)
         return Text(
-            f"Needs about {need:.0f} GiB of memory; how long it takes here is not known before the first run.",
-            f"约需 {need:.0f} GiB 内存或显存；首次运行之前无法得知所需时间。",
+            f"Needs about {need:.0f} GiB; its time is not known yet.",
+            f"约需 {need:.0f} GiB；所需时间未知。",
         )
     seconds = duration(plan.seconds)
     return Text(f"Takes about {seconds.en} on this machine.", f"在这台机器上约需 {seconds.zh}。")
