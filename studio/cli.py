@@ -277,8 +277,8 @@ def _models_list(_: argparse.Namespace) -> None:
 
 
 def _models_download(arguments: argparse.Namespace) -> None:
-    from i2v_pipeline.engines.download import check_disk, fetch, plan_download
-    from i2v_pipeline.engines.hub import GB, cache_folder, find_checkpoint
+    from i2v_pipeline.download import check_disk, fetch, plan_download
+    from i2v_pipeline.hub import GB, cache_folder, find_checkpoint
 
     # One line for each request would drown the progress.
     logging.getLogger("httpx2").setLevel(logging.WARNING)

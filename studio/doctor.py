@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from i2v_pipeline.engines.hub import is_here
+from i2v_pipeline.hub import is_here
 from i2v_pipeline.presets import load_presets
 from i2v_pipeline.types import EngineSpec
 from prompt_refiner import load_settings

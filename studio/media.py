@@ -5,6 +5,8 @@ Nothing else of the data folder can be asked for, and no answer names a path.
 
 from __future__ import annotations
 
+import secrets
+
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -29,15 +31,18 @@ INPUT_TYPES = {
     ".bmp": "image/bmp",
     ".gif": "image/gif",
 }
+RUN_HEADER = "X-Studio-Run"
 NOT_HERE = "There is no such file.\n"
 
 
 def media_routes(services: Services) -> list[BaseRoute]:
     """`/studio/health`, `/studio/media/{job}/{name}` and `/studio/examples/{name}`."""
     examples = {example.path.name: example.path for example in services.examples}
+    # A page that is left open sees by it that the studio was started anew.
+    run = secrets.token_hex(4)
 
     def health(_: Request) -> Response:
-        return JSONResponse({"ok": True})
+        return JSONResponse({"ok": True}, headers={RUN_HEADER: run, "Cache-Control": "no-store"})
 
     def job_file(request: Request) -> Response:
         job = services.find_job(request.path_params["job"])

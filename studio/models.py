@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from i2v_pipeline.engines.hub import GB, cache_folder, find_checkpoint, free_bytes, is_here
 from i2v_pipeline.errors import InputError, ModelError
+from i2v_pipeline.hub import GB, cache_folder, find_checkpoint, free_bytes, is_here
 from i2v_pipeline.planning import plan_run
 from i2v_pipeline.types import EngineSpec, Motion, PromptOrigin, Text
 from studio.recipe import Choice, compose

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import uvicorn
-from starlette.types import ASGIApp
 
 from i2v_pipeline.errors import InputError
 from i2v_pipeline.presets import load_presets
@@ -85,7 +84,7 @@ def prepare_environment(data: Path) -> None:
     )
 
 
-def make_app(store: JobStore, *, host: str, port: int, auth: tuple[str, str] | None) -> ASGIApp:
+def make_app(store: JobStore, *, host: str, port: int, auth: tuple[str, str] | None) -> Shell:
     """The whole application: the page, the files' routes, and the shell around both."""
     # Takes seconds to import, and reads the environment while it does.
     import gradio as gr
@@ -143,9 +142,10 @@ def allowed_hosts(host: str, more: str) -> Sequence[str]:
 
 
 class _Server(uvicorn.Server):
-    """Says where it is as soon as it answers there."""
+    """Says where it is as soon as it answers there, and leaves no page waiting when it stops."""
 
-    def __init__(self, host: str, port: int, app: ASGIApp) -> None:
+    def __init__(self, host: str, port: int, app: Shell) -> None:
+        self._shell = app
         super().__init__(
             uvicorn.Config(
                 app,
@@ -163,6 +163,10 @@ class _Server(uvicorn.Server):
             shown = "127.0.0.1" if self.config.host in ANY_ADDRESS else self.config.host
             url = f"http://[{shown}]:{self.config.port}" if ":" in shown else f"http://{shown}:{self.config.port}"
             _say(Text(f"Ready: {url}", f"已就绪：{url}"))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._shell.end_streams()
+        await super().shutdown(sockets)
 
 
 def _leave(*_: object) -> None:

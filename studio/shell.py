@@ -16,6 +16,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+STREAM = "text/event-stream"
 FAILED_LOGIN_WAIT_S = 1.0
 """All wrong passwords together are answered no faster than this."""
 
@@ -60,6 +61,12 @@ class Shell:
         self._auth = None if auth is None else base64.b64encode(":".join(auth).encode())
         self._early_head = early_head.encode()
         self._failed_login = asyncio.Lock()
+        self._streams: set[asyncio.Task[object]] = set()
+
+    def end_streams(self) -> None:
+        """Ends the event streams to open pages, which would never end by themselves. For a server that stops."""
+        for stream in tuple(self._streams):
+            stream.cancel()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -71,7 +78,27 @@ class Shell:
         elif scope["path"] == "/" and scope["method"] == "GET":
             await self._serve_page(scope, receive, send)
         else:
-            await self._app(scope, receive, _with_headers(send))
+            await self._serve(scope, receive, _with_headers(send))
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        task, is_complete = asyncio.current_task(), False
+
+        async def note(message: Message) -> None:
+            nonlocal is_complete
+            if task is not None and Headers(raw=message.get("headers", [])).get("content-type", "").startswith(STREAM):
+                self._streams.add(task)
+            is_complete = message["type"] == "http.response.body" and not message.get("more_body", False)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, note)
+        except asyncio.CancelledError:
+            if task not in self._streams:
+                raise
+            if not is_complete:
+                await send({"type": "http.response.body", "body": b""})
+        finally:
+            self._streams.discard(task)  # type: ignore[arg-type]
 
     async def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)

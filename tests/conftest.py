@@ -11,6 +11,8 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 from running_studio import RunningStudio, launch_chromium, running_studio
 
 IS_CI = os.environ.get("CI") == "true"
+# What Gradio says about its own open streams when a page is left.
+PARTING_WORDS = ("AbortError", "Connection errored out", "ERR_ABORTED", "ERR_CONNECTION", "ERR_INCOMPLETE")
 
 
 @pytest.hookimpl(trylast=True)
@@ -50,8 +52,10 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStudio]:
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
+    """A browser for the tests of one module. Its driver is a child process and holds an event loop, and both would
+    stand in the way of modules that count children or run a loop of their own."""
     with sync_playwright() as playwright:
         browser = launch_chromium(playwright)
         yield browser
@@ -89,10 +93,7 @@ def watch(page: Page, complaints: list[str]) -> None:
     own = ("http://127.0.0.1:", "data:", "blob:")
 
     def hear(said: ConsoleMessage) -> None:
-        # Gradio says so about its own open streams when a page is left.
-        parting = ("AbortError", "Connection errored out", "ERR_ABORTED", "ERR_CONNECTION")
-        is_parting = any(words in said.text for words in parting)
-        if said.type == "error" and not is_parting:
+        if said.type == "error" and not any(words in said.text for words in PARTING_WORDS):
             complaints.append(said.text)
 
     page.on("console", hear)

@@ -10,7 +10,8 @@ torch = pytest.importorskip("torch")
 import numpy as np  # noqa: E402
 from tiny_models import I2VGEN, WAN_5B, WAN_A14B, frames_of, request_for  # noqa: E402
 
-from i2v_pipeline.engines import hub, load_engine  # noqa: E402
+from i2v_pipeline import hub  # noqa: E402
+from i2v_pipeline.engines import load_engine  # noqa: E402
 from i2v_pipeline.engines.loading import choose_device, choose_precision  # noqa: E402
 from i2v_pipeline.errors import InputError, ModelError  # noqa: E402
 from i2v_pipeline.presets import load_presets  # noqa: E402

@@ -116,6 +116,8 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing(tmp_path):
         [*command, "--frames", "600", "--refine", "offline", "--out", str(tmp_path / "long.mp4")],
         stderr=subprocess.PIPE,
         text=True,
+        # As in a terminal: programs that a shell starts in its background ignore Ctrl+C from the start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob(".long*")) and time.monotonic() < deadline:

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from loopback_hub import COMMIT, Hub, running_hub
 
-from i2v_pipeline.engines import hub as model_files
-from i2v_pipeline.engines.download import sources_of
+from i2v_pipeline import hub as model_files
+from i2v_pipeline.download import sources_of
 from i2v_pipeline.errors import InputError, ModelError, RequestError
 from i2v_pipeline.presets import load_presets
 from i2v_pipeline.types import EngineSpec, LoraRef

@@ -164,10 +164,11 @@ def test_a_screen_reader_hears_each_state_once(page: Page, studio: RunningStudio
     ("name", "mime", "content", "sentence"),
     [
         ("notes.png", "image/png", b"these are words and no picture at all", "文本文件"),
+        ("notes.txt", "text/plain", b"these are words and no picture at all", "文本文件"),
         ("holiday.heic", "image/heic", HEIC_HEADER, "HEIC"),
         ("cut.jpg", "image/jpeg", CUT_JPEG, "无法解码"),
     ],
-    ids=["text", "heic", "cut"],
+    ids=["renamed", "text", "heic", "cut"],
 )
 def test_a_picture_that_cannot_be_used_is_refused_in_words_and_nothing_else_is_lost(
     page: Page, studio: RunningStudio, name: str, mime: str, content: bytes, sentence: str

@@ -91,6 +91,7 @@ def test_what_the_llm_proposes_is_shown_with_its_name_and_sent_as_shown(filled: 
 def test_an_edited_refinement_is_sent_as_edited_and_told_as_proposed(filled: Page, studio: RunningStudio) -> None:
     filled.click("#refine")
     filled.click("#use-refined")
+    expect(filled.locator("#prompt textarea")).to_have_value(REFINED)
     edited = f"{REFINED}, at dusk"
     filled.fill("#prompt textarea", edited)
     job = submit(filled)

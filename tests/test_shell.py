@@ -238,6 +238,30 @@ def test_with_a_login_every_path_asks_for_it_and_a_wrong_one_waits() -> None:
     assert time.monotonic() - began >= 2.0
 
 
+def test_a_server_that_stops_ends_its_streams_whole() -> None:
+    sent: list[dict] = []
+
+    async def endless(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        await send({"type": "http.response.body", "body": b"data: 1", "more_body": True})
+        await asyncio.Event().wait()
+
+    async def note(message: dict) -> None:
+        sent.append(message)
+
+    async def stop_it() -> None:
+        shell = Shell(endless, hosts=None, auth=None, early_head="")
+        scope = {"type": "http", "method": "GET", "path": "/x", "headers": [], "query_string": b""}
+        stream = asyncio.create_task(shell(scope, None, note))  # type: ignore[arg-type]
+        while len(sent) < 2:
+            await asyncio.sleep(0)
+        shell.end_streams()
+        await asyncio.wait_for(stream, 1)
+
+    asyncio.run(stop_it())
+    assert not sent[-1].get("more_body", False)
+
+
 def test_the_early_head_comes_before_everything_else() -> None:
     shell = Shell(echo, hosts=None, auth=None, early_head="<script>1</script>")
     assert through_shell(shell, "/")[1] == b"<html><head><script>1</script></head></html>"

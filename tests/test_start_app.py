@@ -242,8 +242,10 @@ def test_ctrl_c_in_the_foreground_stops_cleanly_with_the_last_words_in_terminal_
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        # A terminal sends Ctrl+C to the whole process group.
+        # A terminal sends Ctrl+C to the whole process group, and no program in it ignores that from the start, as those
+        # do that a shell started in its background.
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         deadline = time.monotonic() + 60

@@ -15,11 +15,11 @@ from torch import Tensor
 from i2v_pipeline.denoise import denoise, first_state, preview
 from i2v_pipeline.engines.cache import ConditioningCache
 from i2v_pipeline.engines.family import Family, Inputs
-from i2v_pipeline.engines.hub import find_checkpoint
 from i2v_pipeline.engines.loading import DTYPES, Parts, choose_device, choose_precision, free_memory, load_tokenizer
 from i2v_pipeline.engines.lora import Lora, fuse, open_loras
 from i2v_pipeline.engines.prompts import cleaning_finding, count_tokens, length_finding
 from i2v_pipeline.guidance import guidance_as_json, is_ever_guided
+from i2v_pipeline.hub import find_checkpoint
 from i2v_pipeline.images import open_picture, prepare
 from i2v_pipeline.types import (
     EngineSpec,

@@ -11,8 +11,8 @@ import diffusers
 import torch
 import transformers
 
-from i2v_pipeline.engines.hub import Checkpoint
 from i2v_pipeline.errors import InputError
+from i2v_pipeline.hub import Checkpoint
 from i2v_pipeline.types import Device, Precision
 
 DTYPES: Mapping[Precision, torch.dtype] = {

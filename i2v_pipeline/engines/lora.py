@@ -17,8 +17,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from i2v_pipeline.engines.hub import PICKLES
 from i2v_pipeline.errors import InputError, ModelError
+from i2v_pipeline.hub import PICKLES
 from i2v_pipeline.types import Expert, Finding, LoraRef, Text
 
 _READ_BYTES = 2**20

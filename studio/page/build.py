@@ -10,7 +10,7 @@ from i2v_pipeline.types import Text
 from prompt_refiner import RefinerSettings
 from studio.page import status
 from studio.page.events import Handlers
-from studio.page.form import Form, make_engine_row, make_picture, make_settings
+from studio.page.form import Form, make_engine, make_picture, make_preset, make_settings
 from studio.page.plan import engine_html, lacks_html
 from studio.page.services import Services
 from studio.page.text import both, escape, label
@@ -83,7 +83,7 @@ def _make_form(services: Services, form: Form, view: dict[str, Any]) -> None:
             label=label("prompt"),
             info=label("prompt_info"),
             placeholder=label("prompt_placeholder"),
-            lines=3,
+            lines=2,
             max_lines=10,
             elem_id="prompt",
         )
@@ -108,9 +108,10 @@ def _make_form(services: Services, form: Form, view: dict[str, Any]) -> None:
                 elem_id="show-picture",
             )
     with gr.Column(elem_id="engine-group", elem_classes="card"):
-        with gr.Row():
-            make_engine_row(services, form)
-        view["engine_note"] = gr.HTML(engine_html(spec), elem_id="engine-note", js_on_load="")
+        with gr.Row(elem_id="engine-row"):
+            make_engine(services, form)
+            view["engine_note"] = gr.HTML(engine_html(spec), elem_id="engine-note", js_on_load="")
+        make_preset(spec, form)
     with gr.Column(elem_id="advanced", elem_classes="card"):
         # An accordion of Gradio's would only make its components when it is opened, and change their values then.
         gr.HTML(_fold(), js_on_load="")

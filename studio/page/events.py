@@ -241,10 +241,11 @@ class Handlers:
 
     def _refine_updates(self, proposal: Proposal | None) -> Updates:
         is_open = proposal is not None and not proposal.is_used
+        is_change = proposal is not None and proposal.origin.refined != proposal.origin.typed
         return {
             self.view["proposal"]: proposal,
             self.view["refine_panel"]: refine.panel(proposal),
-            self.view["use_refined"]: gr.update(visible=is_open),
+            self.view["use_refined"]: gr.update(visible=is_open and is_change),
             self.view["keep_mine"]: gr.update(visible=is_open),
             self.view["undo_refine"]: gr.update(visible=proposal is not None and proposal.is_used),
         }

@@ -38,30 +38,33 @@ def make_picture(form: Form) -> None:
         image_mode=None,
         sources=["upload", "clipboard"],
         buttons=[],
-        height=280,
+        height=250,
         label=label("image"),
         elem_id="image",
     )
 
 
-def make_engine_row(services: Services, form: Form) -> None:
-    """Engine and preset; fills `form`."""
+def make_engine(services: Services, form: Form) -> None:
+    """The choice of the engine; fills `form`."""
     engines = list(services.engines.values())
     form["engine"] = gr.Dropdown(
         [(engine_label(spec), spec.id) for spec in engines],
         value=engines[0].id,
         label=label("engine"),
         filterable=False,
-        min_width=180,
+        min_width=200,
         elem_id="engine",
     )
+
+
+def make_preset(spec: EngineSpec, form: Form) -> None:
+    """The presets of `spec`; fills `form`."""
     form["preset"] = gr.Radio(
-        _preset_choices(engines[0]),
+        _preset_choices(spec),
         value="standard",
         label=label("preset"),
         elem_id="preset",
         elem_classes="segmented",
-        min_width=300,
     )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from i2v_pipeline.advice import training_findings
 from i2v_pipeline.checks import check_request
-from i2v_pipeline.engines.hub import check_model
 from i2v_pipeline.errors import InputError, StudioError
+from i2v_pipeline.hub import check_model
 from i2v_pipeline.images import describe_fit
 from i2v_pipeline.planning import plan_run
 from i2v_pipeline.types import EngineSpec, GenerationRequest, Motion, Text
@@ -92,7 +92,7 @@ def lacks_html(spec: EngineSpec) -> str:
     if not missing:
         return ""
     line = Text(
-        f"This engine has no {', '.join(text.en for text in missing)}.",
+        f"This engine has no {' and no '.join(text.en for text in missing)}.",
         f"该引擎没有{'、'.join(text.zh for text in missing)}。",
     )
     return f'<p class="quiet">{both(line)}</p>'

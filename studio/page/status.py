@@ -8,12 +8,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from i2v_pipeline.types import Text
-from studio.jobs.store import Job
+from studio.jobs.store import POSTER_NAME, REPORT_NAME, VIDEO_NAME, Job
 from studio.page.plan import numbers_of
 from studio.page.text import both, duration, escape
 from studio.page.words import STAGES, STATES
 
 MEDIA = "studio/media"
+DOWNLOADS = {
+    VIDEO_NAME: Text("Download video", "下载视频"),
+    REPORT_NAME: Text("Download report", "下载报告"),
+}
 CODECS = {"h264": "H.264"}
 
 GONE = Text("This job is not here (any more).", "这个任务已不存在。")
@@ -31,7 +35,9 @@ def status_html(job: Job | None, now: float) -> str:
         return ""
     badge = f'<span class="state {job.state}">{both(STATES[job.state])}</span>'
     if job.state == "queued":
-        inside = both(_queue_words(job))
+        waited = duration(now - job.created)
+        times = both(Text(f"{waited.en} so far", f"已等 {waited.zh}"))
+        inside = f'{both(_queue_words(job))} <span class="times">{times}</span>'
     elif job.state == "running":
         inside = _running_html(job, now)
     elif job.state == "done":
@@ -65,7 +71,7 @@ def screen_html(job: Job | None) -> str:
     if job.state == "done":
         url = f"{MEDIA}/{job.id}"
         return (
-            f'<div class="screen" {ratio}><video id="video" src="{url}/video.mp4" poster="{url}/poster.jpg"'
+            f'<div class="screen" {ratio}><video id="video" src="{url}/{VIDEO_NAME}" poster="{url}/{POSTER_NAME}"'
             f' aria-label="{escape(job.request.prompt or "video")}"'
             " controls autoplay muted loop playsinline></video></div>"
         )
@@ -91,10 +97,8 @@ def details_html(job: Job | None, report: Mapping[str, Any] | None) -> str:
         f"{both(Text('seed', '种子'))} <code>{escape(parameters['seed'])}</code>",
         f"{escape(CODECS.get(output['codec'], output['codec']))} · {output['bytes'] / 1e6:.1f} MB",
     ]
-    url = f"{MEDIA}/{job.id}"
-    links = (
-        f'<a class="download" href="{url}/video.mp4?download=1" download>{both(Text("Download video", "下载视频"))}</a>'
-        f'<a class="download" href="{url}/report.json?download=1" download>{both(Text("Report", "下载报告"))}</a>'
+    links = "".join(
+        f'<a href="{MEDIA}/{job.id}/{name}?download=1" download>{both(words)}</a>' for name, words in DOWNLOADS.items()
     )
     words = both(Text("Sent:", "实际发送："))
     sent = f'<p class="sent"><span class="quiet">{words}</span> {escape(report["prompt"]["sent"])}</p>'
@@ -126,7 +130,7 @@ def history_html(jobs: list[Job], shown_id: str | None) -> str:
 
 
 def _history_item(job: Job, is_shown: bool) -> str:
-    picture = f"{MEDIA}/{job.id}/{'poster.jpg' if job.state == 'done' else 'input'}"
+    picture = f"{MEDIA}/{job.id}/{POSTER_NAME if job.state == 'done' else 'input'}"
     badge = "" if job.state == "done" else f'<span class="state {job.state}">{both(STATES[job.state])}</span>'
     made = time.strftime("%m-%d %H:%M", time.localtime(job.created))
     current = ' aria-current="true"' if is_shown else ""

@@ -45,7 +45,7 @@ LABELS: dict[str, Text] = {
     "guidance": Text("Guidance scale", "引导系数"),
     "seed": Text("Seed", "随机种子"),
     "seed_info": Text("empty or -1: a new one", "留空或 -1：每次随机"),
-    "fit": Text("Another aspect ratio", "长宽比不同时"),
+    "fit": Text("Fitting the picture to the size", "画面适配"),
     "fit_crop": Text("Crop", "裁剪"),
     "fit_pad": Text("Pad", "加边"),
     "fit_stretch": Text("Stretch", "拉伸"),

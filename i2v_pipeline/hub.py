@@ -28,7 +28,7 @@ _SUPPORT_FILES = (
     "feature_extractor/*.json",
 )
 _SHARD = re.compile(r"-\d{5}-of-\d{5}\.")
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True, kw_only=True)

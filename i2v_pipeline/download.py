@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import httpx2
 
-from i2v_pipeline.engines.hub import GB, cache_folder, cached_snapshot, free_bytes, needed_files
 from i2v_pipeline.errors import InputError, ModelError
+from i2v_pipeline.hub import GB, cache_folder, cached_snapshot, free_bytes, needed_files
 from i2v_pipeline.types import EngineSpec
 
 DISK_RESERVE_BYTES = GB
