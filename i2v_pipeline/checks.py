@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import get_args
 
 from i2v_pipeline.errors import RequestError
+from i2v_pipeline.guidance import guidance_mistakes
 from i2v_pipeline.images import legal_frames, legal_sides
 from i2v_pipeline.types import CameraTag, EngineSpec, Fit, GenerationRequest, Grid, Intensity, Speed, Text
 
@@ -78,13 +79,59 @@ def _setting_mistakes(spec: EngineSpec, request: GenerationRequest) -> Iterator[
         )
     if not spec.takes.guidance and request.guidance is not None:
         yield _not_taken(spec, Text(f"Guidance {request.guidance}", f"引导强度 {request.guidance}"))
-    if spec.takes.guidance and (request.guidance is None or not 0 <= request.guidance < math.inf):
+    if spec.takes.guidance and request.guidance is None:
         yield Text(
-            f"Guidance {request.guidance}: this engine needs a number of 0 or more. Choose one.",
-            f"引导强度 {request.guidance}：该引擎需要大于或等于 0 的数。请选择一个。",
+            "Guidance None: this engine needs a number of 1 or more. Choose one.",
+            "引导强度为空：该引擎需要不小于 1 的数值。",
         )
+    if spec.takes.guidance and request.guidance is not None:
+        experts = 2 if spec.diffusion and spec.diffusion.boundary is not None else 1
+        yield from guidance_mistakes(request.guidance, experts=experts)
     if not spec.takes.negative_prompt and request.negative_prompt:
         yield _not_taken(spec, Text("A negative prompt", "负面提示词"))
+    if request.loras and not spec.takes.loras:
+        yield _not_taken(spec, Text("LoRAs", "LoRA"))
+    if request.last_image is not None and not spec.takes.last_image:
+        yield _not_taken(spec, Text("A last picture", "结尾图片"))
+    yield from _diffusion_mistakes(spec, request)
+
+
+def _diffusion_mistakes(spec: EngineSpec, request: GenerationRequest) -> Iterator[Text]:
+    diffusion = spec.diffusion
+    if diffusion is None:
+        given = {
+            Text("A checkpoint", "模型文件夹"): request.checkpoint is not None,
+            Text("A scheduler", "采样器"): request.scheduler is not None,
+            Text("A flow shift", "flow shift"): request.flow_shift is not None,
+            Text(f"Device {request.device}", f"设备 {request.device}"): request.device == "cuda",
+            Text(f"Precision {request.precision}", f"精度 {request.precision}"): request.precision != "auto",
+        }
+        yield from (_not_taken(spec, what) for what, is_given in given.items() if is_given)
+        return
+    if request.scheduler not in diffusion.schedulers:
+        known = ", ".join(diffusion.schedulers)
+        yield Text(
+            f"Scheduler {request.scheduler}: {known} are allowed. Choose one of these.",
+            f"采样器 {request.scheduler}：允许 {known}。请选择其一。",
+        )
+    if diffusion.flow_shift is None and request.flow_shift is not None:
+        yield _not_taken(spec, Text(f"Flow shift {request.flow_shift:g}", f"flow shift {request.flow_shift:g}"))
+    if diffusion.flow_shift is not None and not 0 < (request.flow_shift or 0) < math.inf:
+        yield Text(
+            f"Flow shift {request.flow_shift}: this engine needs a number above 0. Choose one.",
+            f"flow shift {request.flow_shift}：该引擎需要大于 0 的数。请选择一个。",
+        )
+    for lora in request.loras:
+        if lora.expert is not None and diffusion.boundary is None:
+            yield Text(
+                f"{lora.source} is meant for the {lora.expert}-noise expert: this engine has one expert. Name none.",
+                f"{lora.source} 指定了专家模型 {lora.expert}：该引擎只有一个。请不要指定。",
+            )
+    if request.last_image is not None and request.frames <= spec.grid.frame_step:
+        yield Text(
+            f"{request.frames} frames: a last picture needs at least {spec.grid.frame_step + 1}. Choose more.",
+            f"{request.frames} 帧：有结尾图片时至少需要 {spec.grid.frame_step + 1} 帧。请增加帧数。",
+        )
 
 
 def _word_mistakes(spec: EngineSpec, request: GenerationRequest) -> Iterator[Text]:

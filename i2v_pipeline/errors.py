@@ -5,6 +5,7 @@
     │   ├── PictureError   the picture cannot be read or is refused
     │   ├── RequestError   a size, a frame count or a setting that the engine does not take
     │   └── PresetsError   presets.yaml is wrong; lists every mistake with its path
+    ├── ModelError         a model is not here, not whole, or of a kind that is refused
     ├── VideoError         the video could not be written or read back
     └── Cancelled          the person stopped the run                                    exit code 130
 
@@ -39,6 +40,10 @@ class RequestError(InputError):
 
 
 class PresetsError(InputError):
+    pass
+
+
+class ModelError(StudioError):
     pass
 
 

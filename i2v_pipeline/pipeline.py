@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 from PIL import Image
 
+from i2v_pipeline.advice import training_findings
 from i2v_pipeline.checks import check_request
 from i2v_pipeline.engines import load_engine
 from i2v_pipeline.images import open_picture, prepare
@@ -94,16 +95,18 @@ def run(
         readback = read_back(read_frames(unfinished), prepared.pixels)
 
         # 4. Report: inside the video and beside it
+        engine_facts = dict(engine.facts())
+        measured = clock.measured(peak_vram_gib=engine_facts.pop("peak_vram_gib", None))
         facts = Run(
             job_id=job_id,
             created=created,
             request=request,
             spec=spec,
             prepared=prepared,
-            engine_facts=engine.facts(),
-            findings=(*picture.notes, *engine.findings()),
+            engine_facts=engine_facts,
+            findings=(*picture.notes, *training_findings(spec, request), *engine.findings()),
             plan=plan,
-            measured=clock.measured(),
+            measured=measured,
             output=OutputFacts(
                 width=readback.width,
                 height=readback.height,
@@ -165,12 +168,13 @@ class _Clock:
             yield chunk
             self._switch(making)
 
-    def measured(self) -> Measured:
+    def measured(self, *, peak_vram_gib: float | None) -> Measured:
         self._switch(self._stage)
         return Measured(
             stage_seconds=dict(self._seconds),
             wall_seconds=time.monotonic() - self._started,
             peak_ram_gib=self._peak_bytes / GIB,
+            peak_vram_gib=peak_vram_gib,
         )
 
     def _switch(self, stage: StageName) -> None:

@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar, get_args
+from typing import Annotated, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from i2v_pipeline.errors import InputError, PresetsError
-from i2v_pipeline.types import Capabilities, EngineSpec, Grid, Intensity, Preset, PresetName, PromptStyle, Text
+from i2v_pipeline.types import (
+    Capabilities,
+    Component,
+    DiffusionSpec,
+    EngineSpec,
+    Expert,
+    Grid,
+    Intensity,
+    LoraRef,
+    Precision,
+    Preset,
+    PresetName,
+    PromptStyle,
+    SchedulerName,
+    Text,
+)
 
 PRESETS_PATH = Path(__file__).resolve().parent.parent / "presets.yaml"
+REQUIRED_PRESETS: tuple[PresetName, ...] = ("preview", "standard", "high_motion", "creative")
 
 T = TypeVar("T")
 PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
 _Pair = Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
 
 
@@ -48,6 +66,11 @@ class _Grid(_Strict):
         return self
 
 
+class _Lora(_Strict):
+    source: Annotated[str, Field(pattern=r"^hf://[^/]+/[^/]+/.+\.safetensors$")]
+    expert: Expert | None = None
+
+
 class _Preset(_Strict):
     resolution: str
     frames: PositiveInt
@@ -55,6 +78,9 @@ class _Preset(_Strict):
     intensity: Intensity | None = None
     steps: PositiveInt | None = None
     guidance: Annotated[float, Field(ge=1.0)] | None = None
+    scheduler: SchedulerName | None = None
+    flow_shift: PositiveFloat | None = None
+    loras: list[_Lora] = []
 
 
 class _PromptStyle(_Strict):
@@ -69,10 +95,44 @@ class _Capabilities(_Strict):
     steps: bool
     guidance: bool
     moves_subject: bool
+    last_image: bool = False
+    loras: bool = False
+
+
+class _Component(_Strict):
+    parameters: PositiveInt
+    disk_bytes: PositiveInt
+
+
+class _Diffusion(_Strict):
+    repo: Annotated[str, Field(pattern=r"^[^/]+/[^/]+$")]
+    revision: str
+    variant: Literal["fp16"] | None
+    components: Annotated[dict[str, _Component], Field(min_length=1)]
+    schedulers: Annotated[list[SchedulerName], Field(min_length=1)]
+    flow_shift: PositiveFloat | None
+    boundary: Annotated[float, Field(gt=0.0, lt=1.0)] | None
+    per_token_timesteps: bool
+    trained_sizes: Annotated[list[_Pair], Field(min_length=1)]
+    sizes_are_exact: bool
+    trained_frames: PositiveInt
+    condition_fps: PositiveInt | None
+    precision: Precision
+    negative_prompt: str
+    stillness_words: list[str]
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> _Diffusion:
+        if (self.boundary is not None) != ("transformer_2" in self.components):
+            raise ValueError("boundary: must stand here exactly when there is a transformer_2")
+        unknown = [word for word in self.stillness_words if word not in self.negative_prompt]
+        if unknown:
+            raise ValueError(f"stillness_words: {unknown} do not stand in negative_prompt")
+        return self
 
 
 class _Engine(_Strict):
-    family: Literal["camera"]
+    family: Literal["camera", "i2vgen_xl", "wan"]
     title: _Text
     description: _Text
     licence: str
@@ -82,10 +142,13 @@ class _Engine(_Strict):
     prompt_style: _PromptStyle
     takes: _Capabilities
     sources: dict[str, str]
+    diffusion: _Diffusion | None = None
 
     @model_validator(mode="after")
     def _presets_fit_the_engine(self) -> _Engine:
-        mistakes = [f"presets.{name}: missing" for name in get_args(PresetName) if name not in self.presets]
+        mistakes = [f"presets.{name}: missing" for name in REQUIRED_PRESETS if name not in self.presets]
+        if (self.diffusion is None) != (self.family == "camera"):
+            mistakes.append("diffusion: must stand here for every family but camera")
         for name, preset in self.presets.items():
             mistakes += [f"presets.{name}.{mistake}" for mistake in self._mistakes_of(preset)]
         if mistakes:
@@ -104,6 +167,10 @@ class _Engine(_Strict):
         for setting in ("steps", "guidance"):
             if (getattr(preset, setting) is not None) != getattr(self.takes, setting):
                 mistakes.append(f"{setting}: must stand here exactly when takes.{setting} is true")
+        if preset.loras and not self.takes.loras:
+            mistakes.append("loras: takes.loras is false")
+        if preset.scheduler and not (self.diffusion and preset.scheduler in self.diffusion.schedulers):
+            mistakes.append(f"scheduler: {preset.scheduler!r} is none of diffusion.schedulers")
         return mistakes
 
 
@@ -133,10 +200,8 @@ def load_presets(path: Path = PRESETS_PATH) -> Mapping[str, EngineSpec]:
 
 
 def find_engine(engine_id: str) -> EngineSpec:
-    """The engine called `engine_id`, or the best one that runs here for `auto`. Raises `InputError`."""
+    """The engine called `engine_id`. Raises `InputError`."""
     engines = load_presets()
-    if engine_id == "auto":
-        return next(iter(engines.values()))
     if engine_id not in engines:
         raise InputError(
             f"Engine {engine_id!r} is unknown: there is {', '.join(engines)}. Choose one of these, or auto.",
@@ -162,7 +227,7 @@ def _spec(engine_id: str, engine: _Engine) -> EngineSpec:
         licence=engine.licence,
         grid=_plain(Grid, engine.grid),
         resolutions={name: (width, height) for name, (width, height) in engine.resolutions.items()},
-        presets={name: _plain(Preset, preset) for name, preset in engine.presets.items()},
+        presets={name: _preset(preset) for name, preset in engine.presets.items()},
         prompt_style=PromptStyle(
             name=engine.prompt_style.name,
             encoder=engine.prompt_style.encoder,
@@ -171,6 +236,22 @@ def _spec(engine_id: str, engine: _Engine) -> EngineSpec:
         ),
         takes=_plain(Capabilities, engine.takes),
         sources=engine.sources,
+        diffusion=None if engine.diffusion is None else _diffusion(engine.diffusion),
+    )
+
+
+def _preset(preset: _Preset) -> Preset:
+    loras = tuple(_plain(LoraRef, lora) for lora in preset.loras)
+    return replace(_plain(Preset, preset), loras=loras)
+
+
+def _diffusion(diffusion: _Diffusion) -> DiffusionSpec:
+    return replace(
+        _plain(DiffusionSpec, diffusion),
+        components={name: _plain(Component, component) for name, component in diffusion.components.items()},
+        schedulers=tuple(diffusion.schedulers),
+        trained_sizes=tuple((width, height) for width, height in diffusion.trained_sizes),
+        stillness_words=tuple(diffusion.stillness_words),
     )
 
 

@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from importlib import metadata
 from typing import Any
 
+from i2v_pipeline.guidance import guidance_as_json
 from i2v_pipeline.types import EngineSpec, Finding, GenerationRequest, Plan, Prepared, StageName
 
 SCHEMA = 1
@@ -92,16 +93,21 @@ def build_report(run: Run, video_bytes: int) -> dict[str, Any]:
         },
         "findings": [finding_of(finding) for finding in run.findings],
         "quality": dict(run.quality),
-        "environment": environment(),
+        "environment": environment(run.engine_facts.get("device", "cpu")),
         "output": {**asdict(run.output), "seconds": run.output.frames / run.output.fps, "bytes": video_bytes},
     }
 
 
 def parameters_of(request: GenerationRequest) -> dict[str, Any]:
     """The settings of the request; None stands for a setting that the engine does not have."""
-    names = ("resolution", "width", "height", "frames", "fps", "steps", "guidance", "seed", "fit", "preset")
+    names = (
+        "resolution", "width", "height", "frames", "fps", "steps", "seed", "fit", "preset", "scheduler", "flow_shift",
+    )  # fmt: skip
     return {
         **{name: getattr(request, name) for name in names},
+        "guidance": guidance_as_json(request.guidance),
+        "loras": [asdict(lora) for lora in request.loras],
+        "last_image": request.last_image is not None,
         "seconds": request.seconds,
         "negative_prompt": request.negative_prompt,
         "embed_source": request.embed_source,
@@ -147,7 +153,7 @@ def plan_of(plan: Plan) -> dict[str, Any]:
         "peak_vram_gib": plan.peak_vram_gib,
         "peak_ram_gib": plan.peak_ram_gib,
         "disk_gib": plan.disk_gib,
-        "seconds": round(plan.seconds, 3),
+        "seconds": None if plan.seconds is None else round(plan.seconds, 3),
         "stages": [asdict(stage) for stage in plan.stages],
     }
 
@@ -164,7 +170,7 @@ def finding_of(finding: Finding) -> dict[str, Any]:
     }
 
 
-def environment() -> dict[str, Any]:
+def environment(device: str) -> dict[str, Any]:
     """Versions and machine. A package that is not installed is None; nothing is imported to find out."""
     versions: dict[str, Any] = {"python": platform.python_version()}
     for name in _VERSIONS_OF:
@@ -172,4 +178,4 @@ def environment() -> dict[str, Any]:
             versions[name.replace("-", "_")] = metadata.version(name)
         except metadata.PackageNotFoundError:
             versions[name.replace("-", "_")] = None
-    return {**versions, "driver": None, "device": "cpu", "system": platform.system(), "machine": platform.machine()}
+    return {**versions, "driver": None, "device": device, "system": platform.system(), "machine": platform.machine()}

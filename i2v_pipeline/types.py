@@ -25,7 +25,13 @@ Intensity = Literal["low", "medium", "high"]
 Fit = Literal["crop", "pad", "stretch"]
 Severity = Literal["info", "warn", "error"]
 PromptSource = Literal["llm", "offline", "typed"]
-PresetName = Literal["preview", "standard", "high_motion", "creative"]
+PresetName = Literal["preview", "standard", "high_motion", "creative", "fast"]
+"""The first four stand for every engine; `fast` where a distilled LoRA exists."""
+Expert = Literal["high", "low"]
+"""The halves of a model with two experts: high noise comes first. A model with one expert is all `high`."""
+SchedulerName = Literal["ddim", "unipc", "euler"]
+Precision = Literal["fp32", "fp16", "bf16"]
+Device = Literal["cpu", "cuda"]
 StageName = Literal["load", "encode", "denoise", "decode", "write"]
 
 U8Frames = npt.NDArray[np.uint8]
@@ -106,10 +112,43 @@ class PromptOrigin:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GuidanceSchedule:
+    """Guidance that changes over the denoising: in a line from `first` at the first step to `last` at the last.
+
+    It holds for the steps from `begin` up to, not including, `end`, both fractions of all steps. Elsewhere the
+    strength is 1: no guidance, and no unconditional pass is computed.
+    """
+
+    first: float
+    last: float
+    begin: float = 0.0
+    end: float = 1.0
+
+
+Guidance = float | GuidanceSchedule | tuple[float | GuidanceSchedule, float | GuidanceSchedule]
+"""One number, a schedule, or one of these for each expert: (high noise, low noise). 1 means no guidance."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraRef:
+    """A LoRA and how it is used. `source` is a local .safetensors file, or hf://OWNER/REPO/FILE in the hub's cache.
+
+    `expert` None puts it into every expert of the model.
+    """
+
+    source: str
+    weight: float = 1.0
+    expert: Expert | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class GenerationRequest:
     """The complete recipe of one video: seed chosen, size and frames resolved. Nothing in it is a wish.
 
-    `images` are read once, when the run begins. `steps` and `guidance` are None for an engine that has none.
+    `images` are read once, when the run begins. `steps`, `guidance`, `scheduler` and `flow_shift` are None for an
+    engine that has none. `checkpoint` is a local diffusers folder used in place of the engine's repository. `device`
+    and `precision` may be `auto`, since only the machine that runs the job knows its devices; the report has what was
+    used.
     """
 
     engine: str
@@ -127,8 +166,15 @@ class GenerationRequest:
     negative_prompt: str = ""
     preset: PresetName | None = None
     steps: int | None = None
-    guidance: float | None = None
+    guidance: Guidance | None = None
     embed_source: bool = True
+    scheduler: SchedulerName | None = None
+    flow_shift: float | None = None
+    loras: tuple[LoraRef, ...] = ()
+    last_image: Path | None = None
+    checkpoint: Path | None = None
+    device: Device | Literal["auto"] = "auto"
+    precision: Precision | Literal["auto"] = "auto"
 
     @property
     def seconds(self) -> float:
@@ -159,6 +205,9 @@ class Preset:
     intensity: Intensity | None = None
     steps: int | None = None
     guidance: float | None = None
+    scheduler: SchedulerName | None = None
+    flow_shift: float | None = None
+    loras: tuple[LoraRef, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +218,51 @@ class Capabilities:
     steps: bool
     guidance: bool
     moves_subject: bool
+    last_image: bool = False
+    loras: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Component:
+    """One part of a model: its parameters, and the bytes that its weights take in the repository."""
+
+    parameters: int
+    disk_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionSpec:
+    """Facts about a diffusion model and its checkpoint.
+
+    `variant` is the suffix of half-precision files in the repository. `schedulers` are the ones that it may run with,
+    the usual one first; `flow_shift` is None for a model that has none. `boundary` is the part of the training steps
+    from which on the high-noise expert works; None for one expert. `per_token_timesteps` marks a model that keeps the
+    first latent frame clean instead of reading the picture through extra channels. `trained_sizes` are (width, height);
+    where `sizes_are_exact` is false a size stands for its area. `condition_fps` is what the model is told about the
+    frame rate, None where it is told nothing. `precision` is the denoiser's on CUDA. `stillness_words` are the entries
+    of `negative_prompt` that speak against stillness.
+    """
+
+    repo: str
+    revision: str
+    variant: str | None
+    components: Mapping[str, Component]
+    schedulers: tuple[SchedulerName, ...]
+    flow_shift: float | None
+    boundary: float | None
+    per_token_timesteps: bool
+    trained_sizes: tuple[tuple[int, int], ...]
+    sizes_are_exact: bool
+    trained_frames: int
+    condition_fps: int | None
+    precision: Precision
+    negative_prompt: str
+    stillness_words: tuple[str, ...]
+
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes of all weights in the repository."""
+        return sum(component.disk_bytes for component in self.components.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +284,7 @@ class EngineSpec:
     prompt_style: PromptStyle
     takes: Capabilities
     sources: Mapping[str, str]
+    diffusion: DiffusionSpec | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,12 +304,12 @@ class Prepared:
 
 @dataclass(frozen=True, kw_only=True)
 class StagePlan:
-    """One stage of a run as predicted: resident weights and peak activations in GiB, and seconds."""
+    """One stage of a run as predicted: resident weights and peak activations in GiB; seconds None where unknown."""
 
     name: StageName
     weights_gib: float
     activations_gib: float
-    seconds: float
+    seconds: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,8 +324,10 @@ class Plan:
     stages: tuple[StagePlan, ...]
 
     @property
-    def seconds(self) -> float:
-        return sum(stage.seconds for stage in self.stages)
+    def seconds(self) -> float | None:
+        """Seconds of the whole run; None where those of any stage are not known."""
+        known = [stage.seconds for stage in self.stages if stage.seconds is not None]
+        return sum(known) if len(known) == len(self.stages) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,7 +363,10 @@ class Engine(Protocol):
         ...
 
     def facts(self) -> Mapping[str, Any]:
-        """What the last run really used, for the report's `engine` section; JSON values only."""
+        """What the last run really used, for the report's `engine` section; JSON values only.
+
+        `peak_vram_gib` is there where the run had a GPU, and goes to the report's `measured`.
+        """
         ...
 
     def close(self) -> None:

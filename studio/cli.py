@@ -22,7 +22,8 @@ from i2v_pipeline.errors import Cancelled, InputError, RequestError, StudioError
 from i2v_pipeline.presets import find_engine, load_presets
 from i2v_pipeline.types import EngineSpec, Fit, Motion, PresetName, Progress, Text
 from studio.doctor import diagnose
-from studio.recipe import SEED_LIMIT, Choice, compose, motion_of, origin_of, style_of
+from studio.models import best_engine, find_gpu, needs_of, state_of
+from studio.recipe import SEED_LIMIT, Choice, compose, motion_of, origin_of, parse_lora, style_of
 
 log = logging.getLogger("studio.cli")
 
@@ -72,20 +73,29 @@ def _add_generate(commands: Any) -> None:  # noqa: ANN401
     generate = commands.add_parser("generate", help="make a video from a picture and a sentence")
     generate.add_argument("image", type=Path)
     generate.add_argument("prompt")
-    generate.add_argument("--engine", default="auto", metavar="ID", help="see `models list`")
+    generate.add_argument("--engine", default="auto", metavar="ID", help="see `models list`; auto: the best one here")
     generate.add_argument("--preset", default="standard", choices=get_args(PresetName))
     generate.add_argument("--resolution", metavar="256p|480p|512p|720p|768p|1024p|WxH")
     generate.add_argument("--fit", default="crop", choices=get_args(Fit), help="what happens to another aspect")
     generate.add_argument("--frames", type=int)
     generate.add_argument("--fps", type=int)
     generate.add_argument("--steps", type=int)
-    generate.add_argument("--guidance", type=float)
-    generate.add_argument("--negative", default="", metavar="TEXT")
+    generate.add_argument("--guidance", metavar="G", help="5, a ramp 9..6, an interval 5@0-0.6; two: 3.5,1")
+    generate.add_argument("--flow-shift", type=float, metavar="S", help="of the Wan models' time steps")
+    generate.add_argument("--negative", metavar="TEXT", help="in place of the engine's own negative prompt")
     generate.add_argument("--seed", type=int, help=f"0 to {SEED_LIMIT - 1}; drawn and reported when it is not given")
     generate.add_argument("--refine", default="auto", choices=("auto", "llm", "offline", "off"))
+    generate.add_argument(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="FILE[:WEIGHT][@high|@low]",
+        help="a .safetensors file; repeatable",
+    )
     generate.add_argument("--checkpoint", type=Path, metavar="DIR", help="a local diffusers folder")
     generate.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     generate.add_argument("--precision", default="auto", choices=("auto", "fp32", "fp16", "bf16", "fp8"))
+    generate.add_argument("--last-image", type=Path, metavar="IMAGE", help="the picture that the video ends with")
     generate.add_argument("--reference", type=Path, action="append", default=[], metavar="IMAGE")
     generate.add_argument("--out", type=Path, metavar="FILE.mp4", help="the report goes beside it, as FILE.json")
     generate.add_argument("--no-source", action="store_true", help="leave the source picture out of the MP4")
@@ -105,7 +115,11 @@ def _add_refine(commands: Any) -> None:  # noqa: ANN401
 
 def _add_models(commands: Any) -> None:  # noqa: ANN401
     models = commands.add_parser("models", help="the engines and what they take")
-    models.add_subparsers(dest="action", required=True).add_parser("list").set_defaults(run=_models_list)
+    actions = models.add_subparsers(dest="action", required=True)
+    actions.add_parser("list", help="what is here, and what the rest takes").set_defaults(run=_models_list)
+    download = actions.add_parser("download", help="fetch what is missing of an engine's model")
+    download.add_argument("engine", metavar="ID", help="see `models list`")
+    download.set_defaults(run=_models_download)
 
 
 def _add_doctor(commands: Any) -> None:  # noqa: ANN401
@@ -139,12 +153,13 @@ def _serve(arguments: argparse.Namespace) -> None:
 
 def _generate(arguments: argparse.Namespace) -> None:
     from i2v_pipeline.checks import check_request
+    from i2v_pipeline.guidance import parse_guidance
     from i2v_pipeline.images import open_picture
     from i2v_pipeline.pipeline import EngineCache, Outputs, run
     from prompt_refiner import load_settings, refine
 
     # 1. What will be made: refused before anybody waits for a refiner
-    spec = find_engine(arguments.engine)
+    spec = _engine_called(arguments.engine)
     _refuse_what_the_engine_lacks(spec, arguments)
     if arguments.out and arguments.out.suffix.lower() != ".mp4":
         raise InputError(
@@ -158,11 +173,17 @@ def _generate(arguments: argparse.Namespace) -> None:
         frames=arguments.frames,
         fps=arguments.fps,
         steps=arguments.steps,
-        guidance=arguments.guidance,
+        guidance=None if arguments.guidance is None else parse_guidance(arguments.guidance),
         negative_prompt=arguments.negative,
         seed=secrets.randbelow(SEED_LIMIT) if arguments.seed is None else arguments.seed,
         fit=arguments.fit,
         embed_source=not arguments.no_source,
+        flow_shift=arguments.flow_shift,
+        loras=tuple(parse_lora(text) for text in arguments.lora),
+        last_image=arguments.last_image,
+        checkpoint=arguments.checkpoint,
+        device=arguments.device,
+        precision=arguments.precision,
     )
     request_for = partial(compose, spec, choice, image=arguments.image, image_size=(picture.width, picture.height))
     typed = arguments.prompt
@@ -206,12 +227,13 @@ def _generate(arguments: argparse.Namespace) -> None:
 
 
 def _refuse_what_the_engine_lacks(spec: EngineSpec, arguments: argparse.Namespace) -> None:
-    """The built-in engine loads no checkpoint, runs on the CPU in one precision and takes one picture."""
+    """The built-in engine loads no checkpoint and runs on the CPU in fp32; no engine takes references or fp8."""
+    is_built_in = spec.diffusion is None
     given = {
-        "--checkpoint": arguments.checkpoint is not None,
+        "--checkpoint": is_built_in and arguments.checkpoint is not None,
         "--reference": bool(arguments.reference),
-        "--device cuda": arguments.device == "cuda",
-        "--precision": arguments.precision != "auto",
+        "--device cuda": is_built_in and arguments.device == "cuda",
+        "--precision": (is_built_in and arguments.precision != "auto") or arguments.precision == "fp8",
     }
     refused = [option for option, is_given in given.items() if is_given]
     if refused:
@@ -226,7 +248,7 @@ def _refine(arguments: argparse.Namespace) -> None:
     from i2v_pipeline.images import open_picture
     from prompt_refiner import load_settings, refine
 
-    spec = find_engine(arguments.engine)
+    spec = _engine_called(arguments.engine)
     picture = open_picture(arguments.image).source if arguments.image else None
     result = refine(
         arguments.prompt, style=style_of(spec), settings=load_settings(), mode=arguments.mode, picture=picture
@@ -242,12 +264,40 @@ def _refine(arguments: argparse.Namespace) -> None:
         _say(Text(notice.en, notice.zh))
 
 
+def _engine_called(engine_id: str) -> EngineSpec:
+    """The engine of that id; for `auto` the best one that is here already."""
+    return best_engine(load_presets(), find_gpu()) if engine_id == "auto" else find_engine(engine_id)
+
+
 def _models_list(_: argparse.Namespace) -> None:
     for spec in load_presets().values():
-        preset = spec.presets["standard"]
-        print(f"{spec.id}\t{_pick(spec.title)}\t{preset.resolution}, {preset.frames} frames, {preset.fps} fps")
-        print(f"\t{_pick(spec.description)}")
-        print(f"\t{spec.licence}")
+        print(f"{spec.id}\t{_pick(spec.title)}")
+        for line in (_pick(state_of(spec)), _pick(needs_of(spec)), _pick(spec.description), spec.licence):
+            print(f"\t{line}")
+
+
+def _models_download(arguments: argparse.Namespace) -> None:
+    from i2v_pipeline.download import check_disk, fetch, plan_download
+    from i2v_pipeline.hub import GB, cache_folder, find_checkpoint
+
+    # One line for each request would drown the progress.
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    spec = find_engine(arguments.engine)
+    download = plan_download(spec)
+    total, missing, free = (
+        f"{count / GB:.1f} GB" for count in (download.total_bytes, download.missing_bytes, download.free_bytes)
+    )
+    repos = ", ".join(source.repo for source in download.sources)
+    _say(Text(f"{spec.id}: {repos}; licence: {spec.licence}", f"{spec.id}：{repos}；许可：{spec.licence}"))
+    _say(
+        Text(
+            f"{download.files} files, {total}; {missing} to download into {cache_folder()}, {free} free.",
+            f"{download.files} 个文件，共 {total}；还需下载 {missing} 到 {cache_folder()}，剩余空间 {free}。",
+        )
+    )
+    check_disk(spec, download)
+    fetch(spec, download)
+    print(find_checkpoint(spec, None).folder)
 
 
 def _doctor(arguments: argparse.Namespace) -> None:

@@ -12,8 +12,11 @@ from typing import Any
 
 import psutil
 
+from i2v_pipeline.hub import is_here
 from i2v_pipeline.presets import load_presets
+from i2v_pipeline.types import EngineSpec
 from prompt_refiner import load_settings
+from studio.models import find_gpu, state_of
 
 GIB = 2**30
 MIN_PYTHON = (3, 10)
@@ -55,7 +58,12 @@ def _ffmpeg() -> tuple[str, bool, str]:
 
 
 def _engines() -> list[tuple[str, bool, str]]:
-    return [(f"engine {spec.id}", True, spec.title.en) for spec in load_presets().values()]
+    return [_engine(spec) for spec in load_presets().values()]
+
+
+def _engine(spec: EngineSpec) -> tuple[str, bool, str]:
+    is_ready = spec.diffusion is None or is_here(spec)
+    return f"engine {spec.id}", is_ready, state_of(spec).en
 
 
 def _disk() -> tuple[str, bool, str]:
@@ -64,10 +72,11 @@ def _disk() -> tuple[str, bool, str]:
 
 
 def _device() -> dict[str, Any]:
+    gpu = find_gpu()
     return {
-        "name": "cpu",
+        "name": "cpu" if gpu is None else gpu.name,
         "processor": platform.machine(),
         "cores": os.cpu_count(),
         "ram_gib": round(psutil.virtual_memory().total / GIB, 1),
-        "vram_gib": None,
+        "vram_gib": None if gpu is None else gpu.vram_gib,
     }

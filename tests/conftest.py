@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
@@ -25,6 +26,23 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if IS_CI:
         for skipped in terminalreporter.stats.get("skipped", ()):
             terminalreporter.write_line(f"FAILED {skipped.nodeid}: skipped, and with CI=true nothing may be")
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Gives the folder of a checkpoint with tiny random weights for an engine's id; each is built once."""
+    import tiny_models  # torch and diffusers take seconds to import, and few tests need them
+    import torch
+
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("checkpoints")
+
+    def build(engine_id: str) -> Path:
+        if not (folder / engine_id).exists():
+            tiny_models.save_checkpoint(engine_id, folder / engine_id)
+        return folder / engine_id
+
+    return build
 
 
 @pytest.fixture(scope="module")

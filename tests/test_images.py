@@ -362,7 +362,7 @@ def test_a_legal_request_passes() -> None:
     check_request(spec(), request())
     check_request(spec(), request(width=256, height=1280, frames=5, fps=8, seed=MAX_SEED, preset="standard"))
     check_request(
-        spec(steps=True, guidance=True, negative_prompt=True), request(steps=1, guidance=0, negative_prompt="x")
+        spec(steps=True, guidance=True, negative_prompt=True), request(steps=1, guidance=1, negative_prompt="x")
     )
 
 

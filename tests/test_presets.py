@@ -61,7 +61,3 @@ def test_broken_yaml_is_told_as_a_mistake_and_not_as_a_trace():
 def test_an_unknown_engine_is_refused_with_the_known_ones_named():
     with pytest.raises(InputError, match="'nope' is unknown: there is camera"):
         find_engine("nope")
-
-
-def test_auto_is_an_engine_that_runs_here():
-    assert find_engine("auto").id == "camera"

@@ -37,7 +37,7 @@ def test_what_the_readme_links_is_there(link: str) -> None:
 
 @pytest.mark.parametrize("variable", VARIABLES)
 def test_a_variable_that_people_are_told_of_is_read_by_the_program(variable: str) -> None:
-    folders = (ROOT / "studio", ROOT / "prompt_refiner", ROOT / "scripts")
+    folders = (ROOT / "studio", ROOT / "i2v_pipeline", ROOT / "prompt_refiner", ROOT / "scripts")
     sources = [ROOT / "start_app.sh", *(path for folder in folders for path in folder.rglob("*.*"))]
     program = (path for path in sources if path.suffix in {".py", ".yaml", ".sh"})
     assert any(variable in path.read_text(encoding="utf-8") for path in program)

@@ -11,4 +11,8 @@ def load_engine(spec: EngineSpec) -> Engine:
         from i2v_pipeline.engines.camera import CameraEngine
 
         return CameraEngine()
+    if spec.diffusion is not None:
+        from i2v_pipeline.engines.diffusion import DiffusionEngine
+
+        return DiffusionEngine(spec)
     raise AssertionError(f"presets.yaml was checked, yet no engine family is called {spec.family!r}")

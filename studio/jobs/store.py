@@ -128,7 +128,11 @@ class JobStore:
                 name = f"input{index or ''}{image.suffix.lower()}"
                 shutil.copyfile(image, folder / name)
                 kept.append(Path(name))
-            recipe = _REQUEST.dump_json(replace(request, images=tuple(kept))).decode()
+            last = request.last_image
+            if last is not None:
+                shutil.copyfile(last, folder / f"input-last{last.suffix.lower()}")
+                last = Path(f"input-last{last.suffix.lower()}")
+            recipe = _REQUEST.dump_json(replace(request, images=tuple(kept), last_image=last)).decode()
             with self._transaction() as db:
                 db.execute(
                     "INSERT INTO jobs (id, owner, state, request, created) VALUES (?, ?, 'queued', ?, ?)",
@@ -239,7 +243,11 @@ class JobStore:
             id=row["id"],
             owner=row["owner"],
             state=row["state"],
-            request=replace(recipe, images=tuple(folder / image for image in recipe.images)),
+            request=replace(
+                recipe,
+                images=tuple(folder / image for image in recipe.images),
+                last_image=recipe.last_image and folder / recipe.last_image,
+            ),
             folder=folder,
             created=row["created"],
             started=row["started"],

@@ -111,7 +111,7 @@ def _make_form(services: Services, form: Form, view: dict[str, Any]) -> None:
         with gr.Row(elem_id="engine-row"):
             make_engine(services, form)
             view["engine_note"] = gr.HTML(engine_html(spec), elem_id="engine-note", js_on_load="")
-        make_preset(form)
+        make_preset(spec, form)
     with gr.Column(elem_id="advanced", elem_classes="card"):
         # An accordion of Gradio's would only make its components when it is opened, and change their values then.
         gr.HTML(_fold(), js_on_load="")
@@ -145,7 +145,7 @@ def _wire(page: gr.Blocks, handlers: Handlers) -> None:
     fields = set(form.values())
     kept = {view["client"], view["shown"]}
     refined = [view[name] for name in ("proposal", "refine_panel", "use_refined", "keep_mine", "undo_refine")]
-    everything = [*form.values(), *refined]
+    everything = [*form.values(), view["engine_note"], view["lacks"], *refined]
     watched = [
         view[name]
         for name in ("status", "announcer", "screen", "details", "report", "report_box", "history",

@@ -9,7 +9,7 @@ from typing import Any
 
 from gradio.utils import get_upload_folder
 
-from studio.page.form import PRESET_NAMES, Values
+from studio.page.form import Values
 from studio.page.refine import Proposal, from_json, to_json
 from studio.page.services import Services
 
@@ -45,7 +45,7 @@ def read(kept: Any, services: Services) -> Draft | None:  # noqa: ANN401 - whate
 def _is_form(values: Mapping[str, Any], services: Services) -> bool:
     return (
         values.get("engine") in services.engines
-        and values.get("preset") in PRESET_NAMES
+        and values.get("preset") in tuple(services.engines[values["engine"]].presets)
         and values.get("fit") in FITS
         and all(isinstance(values.get(name), str | None) for name in TEXTS)
         and all(isinstance(values.get(name), int | float | None) for name in NUMBERS)

@@ -22,11 +22,12 @@ from gradio.components import Component
 
 from i2v_pipeline.errors import InputError
 from i2v_pipeline.images import open_picture
+from i2v_pipeline.types import EngineSpec
 from studio.jobs.store import Job
 from studio.page import draft, refine, status
 from studio.page.edge import at_edge
 from studio.page.form import Form, engine_updates, preset_values, read_picture, read_values, request_values
-from studio.page.plan import engine_html, lacks_html, plan_html, request_of
+from studio.page.plan import check_can_run, engine_html, lacks_html, plan_html, request_of
 from studio.page.refine import Proposal
 from studio.page.services import Services, picture_facts
 from studio.recipe import SEED_LIMIT
@@ -106,8 +107,7 @@ class Handlers:
         spec = self.services.engines[values["engine"]]
         return {
             **{self.form[field]: update for field, update in engine_updates(spec, values["preset"]).items()},
-            self.view["engine_note"]: engine_html(spec),
-            self.view["lacks"]: lacks_html(spec),
+            **self._engine_notes(spec),
         }
 
     @at_edge
@@ -220,6 +220,7 @@ class Handlers:
         return job
 
     def _submit(self, request: Any, data: Data) -> Updates:  # noqa: ANN401
+        check_can_run(self.services.engines[request.engine], request)
         job = self.services.store.submit(request, self._owner(data) or "")
         return {self.view["shown"]: job.id}
 
@@ -228,8 +229,15 @@ class Handlers:
         return processing_utils.save_file_to_cache(path, cache_dir=self.form["image"].GRADIO_CACHE)
 
     def _form_updates(self, values: Mapping[str, Any], proposal: Proposal | None) -> Updates:
-        fields = {self.form[field]: gr.update(value=value) for field, value in values.items()}
-        return {**fields, **self._refine_updates(proposal)}
+        """All fields, each with the range and the choices that the engine among `values` has."""
+        spec = self.services.engines[values["engine"]]
+        settings = engine_updates(spec, values["preset"])
+        fields = {name: {**settings.get(name, gr.update()), "value": value} for name, value in values.items()}
+        updates = {self.form[name]: update for name, update in fields.items()}
+        return {**updates, **self._engine_notes(spec), **self._refine_updates(proposal)}
+
+    def _engine_notes(self, spec: EngineSpec) -> Updates:
+        return {self.view["engine_note"]: engine_html(spec), self.view["lacks"]: lacks_html(spec)}
 
     def _refine_updates(self, proposal: Proposal | None) -> Updates:
         is_open = proposal is not None and not proposal.is_used

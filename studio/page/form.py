@@ -24,11 +24,11 @@ Form = dict[str, Any]
 Values = Mapping[str, Any]
 """What the components hold, by field."""
 
-PRESET_NAMES: tuple[PresetName, ...] = ("preview", "standard", "high_motion", "creative")
 NUMBERS = ("frames", "fps", "steps", "guidance")
-STEPS_RANGE = (10, 100)
+STEPS_RANGE = (1, 100)
+"""From 1 on, since distilled models take 4."""
 GUIDANCE_RANGE = (1.0, 20.0)
-"""Both as users of the original tool know them; shown for engines that take such a setting."""
+"""1 is none at all. Both are shown for engines that take such a setting."""
 
 
 def make_picture(form: Form) -> None:
@@ -57,10 +57,10 @@ def make_engine(services: Services, form: Form) -> None:
     )
 
 
-def make_preset(form: Form) -> None:
-    """The four presets; fills `form`."""
+def make_preset(spec: EngineSpec, form: Form) -> None:
+    """The presets of `spec`; fills `form`."""
     form["preset"] = gr.Radio(
-        [(label(f"preset_{name}"), name) for name in PRESET_NAMES],
+        _preset_choices(spec),
         value="standard",
         label=label("preset"),
         elem_id="preset",
@@ -104,7 +104,13 @@ def make_settings(spec: EngineSpec, form: Form) -> None:
         elem_classes="segmented",
     )
     form["negative_prompt"] = gr.Textbox(
-        label=label("negative_prompt"), lines=2, visible=spec.takes.negative_prompt, elem_id="negative-prompt"
+        label=label("negative_prompt"),
+        info=label("negative_prompt_info"),
+        placeholder=_usual_negative(spec),
+        lines=2,
+        max_lines=4,
+        visible=spec.takes.negative_prompt,
+        elem_id="negative-prompt",
     )
 
 
@@ -115,9 +121,14 @@ def preset_values(spec: EngineSpec, name: PresetName) -> dict[str, Any]:
 
 
 def engine_updates(spec: EngineSpec, name: PresetName) -> dict[str, Any]:
-    """What choosing an engine does to the settings: their ranges, whether they are there, the preset's values."""
+    """What choosing an engine does to the settings: their ranges, whether they are there, the preset's values.
+
+    A preset that this engine has not gives way to `standard`.
+    """
+    name = name if name in spec.presets else "standard"
     grid, values = spec.grid, preset_values(spec, name)
     return {
+        "preset": gr.update(choices=_preset_choices(spec), value=name),
         "resolution": gr.update(choices=list(spec.resolutions), value=values["resolution"]),
         "frames": gr.update(
             minimum=grid.min_frames, maximum=grid.max_frames, step=grid.frame_step, value=values["frames"]
@@ -125,7 +136,7 @@ def engine_updates(spec: EngineSpec, name: PresetName) -> dict[str, Any]:
         "fps": gr.update(minimum=grid.min_fps, maximum=grid.max_fps, value=values["fps"]),
         "steps": gr.update(visible=spec.takes.steps, value=values["steps"]),
         "guidance": gr.update(visible=spec.takes.guidance, value=values["guidance"]),
-        "negative_prompt": gr.update(visible=spec.takes.negative_prompt),
+        "negative_prompt": gr.update(visible=spec.takes.negative_prompt, placeholder=_usual_negative(spec)),
     }
 
 
@@ -155,7 +166,7 @@ def read_choice(spec: EngineSpec, values: Values) -> Choice:
         fps=_whole(values["fps"], "Frame rate", "帧率"),
         steps=_whole(values["steps"], "Inference steps", "推理步数") if takes.steps else None,
         guidance=values["guidance"] if takes.guidance else None,
-        negative_prompt=values["negative_prompt"] or "" if takes.negative_prompt else "",
+        negative_prompt=values["negative_prompt"] or None if takes.negative_prompt else "",
         seed=_seed(values["seed"]),
         fit=values["fit"],
     )
@@ -169,6 +180,14 @@ def read_picture(values: Values) -> Path:
             "还没有图像。请把图像拖到表单中，或选一张示例图像。",
         )
     return Path(values["image"])
+
+
+def _preset_choices(spec: EngineSpec) -> list[tuple[Any, str]]:
+    return [(label(f"preset_{name}"), name) for name in spec.presets]
+
+
+def _usual_negative(spec: EngineSpec) -> str:
+    return spec.diffusion.negative_prompt if spec.diffusion else ""
 
 
 def _slider(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from i2v_pipeline.advice import training_findings
 from i2v_pipeline.checks import check_request
-from i2v_pipeline.errors import InputError
+from i2v_pipeline.errors import InputError, StudioError
+from i2v_pipeline.hub import check_model
 from i2v_pipeline.images import describe_fit
 from i2v_pipeline.planning import plan_run
 from i2v_pipeline.types import EngineSpec, GenerationRequest, Motion, Text
@@ -56,8 +58,15 @@ def plan_html(values: Values, proposal: Proposal | None, services: Services) -> 
             f'<p class="plan-fit">{both(_fit_of(request, picture_facts(request.images[0])))}</p>',
             _motion(request.motion),
             f'<p class="plan-cost quiet">{both(_cost_of(spec, request))}</p>',
+            *(f'<p class="warn">{both(finding.message)}</p>' for finding in training_findings(spec, request)),
+            _obstacle(spec, request),
         ]
     )
+
+
+def check_can_run(spec: EngineSpec, request: GenerationRequest) -> None:
+    """Raises where the engine's model is not here, with its size, the free disk and the command that downloads it."""
+    check_model(spec, request.checkpoint)
 
 
 def numbers_of(request: GenerationRequest) -> Text:
@@ -94,6 +103,15 @@ def engine_html(spec: EngineSpec) -> str:
     return f'<p class="quiet">{both(spec.description)}</p>'
 
 
+def _obstacle(spec: EngineSpec, request: GenerationRequest) -> str:
+    """Why a run would fail, in words; empty where it would not."""
+    try:
+        check_can_run(spec, request)
+    except StudioError as error:
+        return f'<p class="obstacle">{both(error.text)}</p>'
+    return ""
+
+
 def _card(parts: list[str]) -> str:
     title = both(Text("What will be made", "将要生成"))
     return f'<div class="plan"><h2>{title}</h2>{"".join(parts)}</div>'
@@ -109,5 +127,12 @@ def _fit_of(request: GenerationRequest, facts: PictureFacts) -> Text:
 
 
 def _cost_of(spec: EngineSpec, request: GenerationRequest) -> Text:
-    seconds = duration(plan_run(spec, request).seconds)
+    plan = plan_run(spec, request)
+    if plan.seconds is None:
+        need = max(plan.peak_vram_gib, plan.peak_ram_gib)
+        return Text(
+            f"Needs about {need:.0f} GiB; its time is not known yet.",
+            f"约需 {need:.0f} GiB；所需时间未知。",
+        )
+    seconds = duration(plan.seconds)
     return Text(f"Takes about {seconds.en} on this machine.", f"在这台机器上约需 {seconds.zh}。")

@@ -1,0 +1,270 @@
+"""The engine of every diffusion family: load what is needed, encode, denoise, decode. Knows no single model."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from i2v_pipeline.denoise import denoise, first_state, preview
+from i2v_pipeline.engines.cache import ConditioningCache
+from i2v_pipeline.engines.family import Family, Inputs
+from i2v_pipeline.engines.loading import DTYPES, Parts, choose_device, choose_precision, free_memory, load_tokenizer
+from i2v_pipeline.engines.lora import Lora, fuse, open_loras
+from i2v_pipeline.engines.prompts import cleaning_finding, count_tokens, length_finding
+from i2v_pipeline.guidance import guidance_as_json, is_ever_guided
+from i2v_pipeline.hub import find_checkpoint
+from i2v_pipeline.images import open_picture, prepare
+from i2v_pipeline.types import (
+    EngineSpec,
+    Finding,
+    GenerationRequest,
+    OnProgress,
+    Precision,
+    Prepared,
+    Progress,
+    Text,
+    U8Frames,
+)
+
+GIB = 2**30
+PREVIEW_EVERY_S = 0.5
+_PROMPT = Text("prompt", "提示词")
+_NEGATIVE = Text("negative prompt", "反向提示词")
+
+
+@dataclass(kw_only=True)
+class _Loaded:
+    """What stays between runs; it holds for one checkpoint, device and precision."""
+
+    key: tuple[Path | None, torch.device, Precision]
+    precision: Precision
+    parts: Parts
+    tokenizer: Any
+    family: Family[Any]
+    loras: tuple[Lora, ...] = ()
+    lora_findings: list[Finding] = field(default_factory=list)
+
+
+class DiffusionEngine:
+    """An `Engine` for the families `wan` and `i2vgen_xl`. The denoiser and the VAE stay loaded between runs."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        assert spec.diffusion is not None
+        self._spec = spec
+        self._diffusion = spec.diffusion
+        self._cache = ConditioningCache()
+        self._loaded: _Loaded | None = None
+        self._findings: list[Finding] = []
+        self._facts: dict[str, Any] = {}
+        self._decode_seconds_per_value = 0.0
+
+    def generate(self, request: GenerationRequest, picture: Prepared, on_progress: OnProgress) -> Iterator[U8Frames]:
+        self._findings, self._facts = [], {}
+        inputs = self._inputs(request, picture)
+
+        # 1. Load the tokenizer and say what it will not read, before anything large is touched
+        on_progress(Progress(stage="load", step=0, steps=len(self._diffusion.components)))
+        loaded = self._load(request)
+        parts, family = loaded.parts, loaded.family
+        if parts.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(parts.device)
+        self._change_loras(loaded, open_loras(request.loras))
+        parts.loaded.clear()
+        self._cache.reused.clear()
+        self._note_prompts(request, loaded)
+
+        def on_load(_: str) -> None:
+            on_progress(Progress(stage="load", step=len(parts.loaded), steps=len(self._diffusion.components)))
+
+        # 2. Encode what is not cached, then load what denoises
+        on_progress(Progress(stage="encode", step=0, steps=1))
+        conditioning = family.encode(inputs, on_load)
+        on_progress(Progress(stage="encode", step=1, steps=1))
+        family.load_denoisers(on_load, lambda name, model: self._fuse(loaded, name, model))
+        self._findings += loaded.lora_findings
+
+        # 3. Denoise
+        scheduler = family.scheduler(request)
+        self._note_run(request, loaded, scheduler)
+        latents = self._denoise(family, conditioning, scheduler, request, on_progress)
+
+        # 4. Decode, a few frames at a time
+        yield from self._decode(family.decode(latents, conditioning), request, latents.numel(), on_progress)
+        if parts.device.type == "cuda":
+            self._facts["peak_vram_gib"] = round(torch.cuda.max_memory_allocated(parts.device) / GIB, 3)
+
+    def findings(self) -> tuple[Finding, ...]:
+        return tuple(self._findings)
+
+    def facts(self) -> Mapping[str, Any]:
+        return self._facts
+
+    def close(self) -> None:
+        if self._loaded is not None:
+            device = self._loaded.parts.device
+            self._loaded.parts.close()
+            self._loaded = None
+            self._cache.clear()
+            free_memory(device)
+
+    # --- the stages ---------------------------------------------------------------------------------------------------
+
+    def _inputs(self, request: GenerationRequest, picture: Prepared) -> Inputs:
+        last = None
+        if request.last_image is not None:
+            last = prepare(open_picture(request.last_image), request.width, request.height, request.fit).pixels
+        return Inputs(request=request, first=picture.pixels, last=last)
+
+    def _load(self, request: GenerationRequest) -> _Loaded:
+        device = choose_device(request.device)
+        precision = choose_precision(request.precision, self._diffusion.precision, device)
+        key = (request.checkpoint, device, precision)
+        if self._loaded is not None and self._loaded.key != key:
+            self.close()
+        if self._loaded is None:
+            kinds, in_fp32, make_family = _family_of(self._spec)
+            checkpoint = find_checkpoint(self._spec, request.checkpoint)
+            dtypes = {name: torch.float32 if name in in_fp32 else DTYPES[precision] for name in kinds}
+            parts = Parts(checkpoint, kinds=kinds, dtypes=dtypes, device=device)
+            tokenizer = load_tokenizer(checkpoint.folder)
+            self._loaded = _Loaded(
+                key=key,
+                precision=precision,
+                parts=parts,
+                tokenizer=tokenizer,
+                family=make_family(self._spec, parts, self._cache, tokenizer),
+            )
+        return self._loaded
+
+    def _change_loras(self, loaded: _Loaded, loras: tuple[Lora, ...]) -> None:
+        """Other LoRAs need the weights as they were: what was added and taken away again would leave its rounding."""
+        if loras != loaded.loras:
+            loaded.family.release_denoisers()
+            loaded.loras, loaded.lora_findings = loras, []
+
+    def _fuse(self, loaded: _Loaded, name: str, model: Any) -> None:  # noqa: ANN401 - the class depends on the name
+        if loaded.loras:
+            loaded.lora_findings += fuse(model, loaded.loras, "low" if name == "transformer_2" else "high")
+
+    def _denoise(
+        self,
+        family: Family[Any],
+        conditioning: Any,  # noqa: ANN401 - only the family looks into it
+        scheduler: Any,  # noqa: ANN401
+        request: GenerationRequest,
+        on_progress: OnProgress,
+    ) -> Tensor:
+        generator = torch.Generator("cpu").manual_seed(request.seed)
+        state = first_state(scheduler, family.latents(request, generator), generator)
+        steps = len(scheduler.timesteps)
+        decode_seconds = self._decode_seconds_per_value * state.latents.numel()
+        strengths: list[float] = []
+        self._facts["strengths"] = strengths
+        on_progress(Progress(stage="denoise", step=0, steps=steps))
+        started = shown = time.monotonic()
+        assert request.guidance is not None
+        for step in denoise(family, conditioning, scheduler, state, guidance=request.guidance, generator=generator):
+            state = step.state
+            strengths.append(step.strength)
+            now, picture = time.monotonic(), None
+            if now - shown >= PREVIEW_EVERY_S:
+                picture, shown = preview(step.clean(), family.preview_factors()), now
+            left = (now - started) / state.step * (steps - state.step) + decode_seconds
+            on_progress(Progress(stage="denoise", step=state.step, steps=steps, seconds_left=left, preview=picture))
+        return state.latents
+
+    def _decode(
+        self, chunks: Iterator[U8Frames], request: GenerationRequest, values: int, on_progress: OnProgress
+    ) -> Iterator[U8Frames]:
+        seconds, done = 0.0, 0
+        on_progress(Progress(stage="decode", step=0, steps=request.frames))
+        while True:
+            started = time.monotonic()
+            chunk = next(chunks, None)
+            if chunk is None:
+                break
+            seconds += time.monotonic() - started
+            done += len(chunk)
+            left = seconds / done * (request.frames - done)
+            on_progress(Progress(stage="decode", step=done, steps=request.frames, seconds_left=left))
+            yield chunk
+        self._decode_seconds_per_value = seconds / values
+
+    # --- what the report gets -----------------------------------------------------------------------------------------
+
+    def _note_prompts(self, request: GenerationRequest, loaded: _Loaded) -> None:
+        texts = [(request.prompt, _PROMPT)]
+        assert request.guidance is not None
+        if is_ever_guided(request.guidance):
+            texts.append((request.negative_prompt, _NEGATIVE))
+        elif request.negative_prompt:
+            self._findings.append(NEGATIVE_UNUSED)
+        style = self._spec.prompt_style
+        for text, name in texts:
+            read = loaded.family.read_text(text)
+            found = (cleaning_finding(text, read, name), length_finding(loaded.tokenizer, read, style, name))
+            self._findings += [finding for finding in found if finding is not None]
+        self._facts["text_read"] = {name.en: loaded.family.read_text(text) for text, name in texts}
+        self._facts["tokens"] = count_tokens(loaded.tokenizer, loaded.family.read_text(request.prompt))
+
+    def _note_run(self, request: GenerationRequest, loaded: _Loaded, scheduler: Any) -> None:  # noqa: ANN401
+        parts = loaded.parts
+        is_local = parts.checkpoint.revision is None
+        self._facts |= {
+            "repo": None if is_local else self._diffusion.repo,
+            "revision": parts.checkpoint.revision,
+            "checkpoint": parts.checkpoint.folder.name if is_local else None,
+            "variant": parts.checkpoint.variant,
+            "device": _device_name(parts.device),
+            "precision": loaded.precision,
+            "precisions": {name: str(parts.dtypes[name]).removeprefix("torch.") for name in self._diffusion.components},
+            "attention": "torch scaled_dot_product_attention",
+            "offload": "encoders are released after encoding",
+            "scheduler": {
+                "class": type(scheduler).__name__,
+                "config": {name: value for name, value in scheduler.config.items() if not name.startswith("_")},
+                "timesteps": [round(float(timestep), 3) for timestep in scheduler.timesteps],
+            },
+            "guidance": guidance_as_json(request.guidance),
+            "loras": [
+                {"file": lora.name, "sha256": lora.sha256, "weight": lora.ref.weight, "expert": lora.ref.expert}
+                for lora in loaded.loras
+            ],
+            "loaded": list(parts.loaded),
+            "reused": list(self._cache.reused),
+            **loaded.family.facts(request),
+        }
+        if request.last_image is not None:
+            self._facts["last_image_sha256"] = hashlib.sha256(request.last_image.read_bytes()).hexdigest()
+
+
+NEGATIVE_UNUSED = Finding(
+    code="negative_unused",
+    severity="info",
+    message=Text(
+        "At guidance 1 there is no unconditional pass, so the negative prompt has no effect.",
+        "引导强度为 1 时不做无条件推理，反向提示词不起作用。",
+    ),
+)
+
+
+def _family_of(spec: EngineSpec) -> tuple[Mapping[str, Any], tuple[str, ...], Any]:
+    """Component classes, names kept in fp32, and the class of the spec's family."""
+    if spec.family == "wan":
+        from i2v_pipeline.engines import wan
+
+        return wan.KINDS, wan.IN_FP32, wan.Wan
+    from i2v_pipeline.engines import i2vgen_xl
+
+    return i2vgen_xl.KINDS, i2vgen_xl.IN_FP32, i2vgen_xl.I2VGenXL
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

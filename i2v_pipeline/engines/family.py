@@ -1,0 +1,68 @@
+"""What every diffusion family supplies and shares. Knows no single model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from i2v_pipeline.types import Expert, GenerationRequest, U8Frames, U8Image
+
+OnLoad = Callable[[str], None]
+"""Called with a component's name before it is loaded. May raise `Cancelled`."""
+C = TypeVar("C")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """A request with its pictures at the request's size: `first`, and `last` where the video ends in a given one."""
+
+    request: GenerationRequest
+    first: U8Image
+    last: U8Image | None
+
+
+class Family(Protocol[C]):
+    """A model family: encode, predict, decode. `C` is its conditioning, which only it looks into."""
+
+    def read_text(self, text: str) -> str:
+        """The text as the tokenizer gets it."""
+        ...
+
+    def encode(self, inputs: Inputs, on_load: OnLoad) -> C: ...
+
+    def load_denoisers(self, on_load: OnLoad, adapt: Callable[[str, Any], None]) -> None: ...
+
+    def release_denoisers(self) -> None: ...
+
+    def latents(self, request: GenerationRequest, generator: torch.Generator) -> Tensor: ...
+
+    def scheduler(self, request: GenerationRequest) -> Any: ...  # noqa: ANN401 - diffusers gives its schedulers no common type
+
+    def expert_at(self, timestep: Tensor) -> Expert: ...
+
+    def predict(self, latents: Tensor, timestep: Tensor, conditioning: C, strength: float) -> Tensor: ...
+
+    def preview_factors(self) -> Tensor: ...
+
+    def decode(self, latents: Tensor, conditioning: C) -> Iterator[U8Frames]: ...
+
+    def facts(self, request: GenerationRequest) -> dict[str, Any]: ...
+
+
+def to_signed(pixels: U8Image) -> Tensor:
+    """A picture as float32 (1, 3, height, width) in -1..1, its channels innermost in memory.
+
+    The layout is that of diffusers' own preprocessing: convolutions choose their kernel, and with it the last bit, by
+    it.
+    """
+    return 2.0 * (torch.from_numpy(pixels[np.newaxis].copy()).permute(0, 3, 1, 2).float() / 255.0) - 1.0
+
+
+def noise(shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:
+    """Normal noise, drawn in float32 on the CPU, so that a seed means the same on every device."""
+    return torch.randn(shape, generator=generator, dtype=torch.float32).to(device)

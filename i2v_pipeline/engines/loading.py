@@ -1,0 +1,119 @@
+"""The components of a checkpoint in memory, each loaded when it is first needed. Knows no model family and no loop."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+
+from i2v_pipeline.errors import InputError
+from i2v_pipeline.hub import Checkpoint
+from i2v_pipeline.types import Device, Precision
+
+DTYPES: Mapping[Precision, torch.dtype] = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}
+
+
+def choose_device(wanted: Device | str) -> torch.device:
+    """CUDA where there is one, else the CPU. Raises `InputError` for CUDA on a machine without it."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            "--device cuda: PyTorch sees no CUDA device here. Choose cpu or auto, or install a CUDA build of PyTorch.",
+            "--device cuda：PyTorch 未检测到 CUDA 设备。请选择 cpu 或 auto，或安装 CUDA 版 PyTorch。",
+        )
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def choose_precision(wanted: Precision | str, on_cuda: Precision, device: torch.device) -> Precision:
+    """`wanted`, or for `auto` the model's own on CUDA and fp32 on the CPU, where half precision is slower."""
+    for name in DTYPES:
+        if wanted == name:
+            return name
+    return on_cuda if device.type == "cuda" else "fp32"
+
+
+class Parts:
+    """The components of one checkpoint on one device.
+
+    `kinds` maps the names of components with weights to their classes, so that a checkpoint cannot name others.
+    `loaded` lists what was loaded since the list was last cleared.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        kinds: Mapping[str, Any],
+        dtypes: Mapping[str, torch.dtype],
+        device: torch.device,
+    ) -> None:
+        # The studio shows its own progress; the libraries' bars would tear it.
+        diffusers.utils.logging.disable_progress_bar()
+        transformers.utils.logging.disable_progress_bar()
+        self.checkpoint = checkpoint
+        self.device = device
+        self.dtypes = dtypes
+        self.loaded: list[str] = []
+        self._kinds = kinds
+        self._modules: dict[str, Any] = {}
+
+    def get(self, name: str, on_load: Callable[[str], None], *, adapt: Callable[[Any], None] | None = None) -> Any:  # noqa: ANN401 - the class depends on the name
+        """The component, loaded if it is not here; `on_load` is called just before, `adapt` just after a load."""
+        if name not in self._modules:
+            on_load(name)
+            module = self._kinds[name].from_pretrained(
+                self.checkpoint.folder,
+                subfolder=name,
+                dtype=self.dtypes[name],
+                variant=self.checkpoint.variant,
+                use_safetensors=True,
+                local_files_only=True,
+            )
+            # requires_grad stays as it is loaded: PyTorch's matmul chooses its path, and with it the last bit, by it.
+            module.eval()
+            module.to(self.device)
+            if adapt is not None:
+                adapt(module)
+            self._modules[name] = module
+            self.loaded.append(name)
+        return self._modules[name]
+
+    def release(self, *names: str) -> None:
+        """Gives back the memory of these components; the next `get` loads them again."""
+        held = [name for name in names if name in self._modules]
+        for name in held:
+            del self._modules[name]
+        if held:
+            free_memory(self.device)
+
+    def close(self) -> None:
+        self.release(*tuple(self._modules))
+
+    def fingerprint(self, name: str) -> str:
+        """A hash of the names, sizes and times of the component's files: changes when the files do."""
+        stats = [
+            (path.name, path.stat().st_size, path.stat().st_mtime_ns)
+            for path in sorted((self.checkpoint.folder / name).glob("*"))
+        ]
+        return hashlib.sha256(repr((str(self.checkpoint.folder.resolve()), name, stats)).encode()).hexdigest()
+
+
+def load_tokenizer(folder: Path) -> Any:  # noqa: ANN401 - transformers chooses the class
+    """The tokenizer of the checkpoint in `folder`."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+
+
+def free_memory(device: torch.device) -> None:
+    """Gives back what nobody refers to any more. Models form no cycles, so nothing waits for a collection."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

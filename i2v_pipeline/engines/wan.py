@@ -1,0 +1,316 @@
+"""Wan 2.1 and 2.2 image-to-video over diffusers' components. Knows no loop, no page and no file but the checkpoint.
+
+Three kinds: 2.1 reads the picture through extra channels and a CLIP encoder, 2.2 A14B through extra channels with two
+experts, 2.2 TI2V-5B keeps the first latent frame clean and gives every token its own timestep. The arithmetic is that
+of diffusers' `WanImageToVideoPipeline`, operation by operation, so that the frames are equal to the last bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, unpatchify
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
+from PIL import Image
+from torch import Tensor
+from transformers import CLIPImageProcessorPil, CLIPVisionModel, UMT5EncoderModel
+
+from i2v_pipeline.denoise import to_uint8
+from i2v_pipeline.engines.cache import ConditioningCache
+from i2v_pipeline.engines.family import Inputs, OnLoad, noise, to_signed
+from i2v_pipeline.engines.loading import Parts
+from i2v_pipeline.engines.preview_factors import WAN_21, WAN_22
+from i2v_pipeline.engines.prompts import clean_prompt
+from i2v_pipeline.errors import InputError
+from i2v_pipeline.guidance import is_ever_guided
+from i2v_pipeline.types import EngineSpec, Expert, GenerationRequest, U8Frames
+
+KINDS: Mapping[str, Any] = {
+    "text_encoder": UMT5EncoderModel,
+    "image_encoder": CLIPVisionModel,
+    "vae": AutoencoderKLWan,
+    "transformer": WanTransformer3DModel,
+    "transformer_2": WanTransformer3DModel,
+}
+IN_FP32 = ("vae", "image_encoder")
+"""What diffusers' own examples keep in fp32 whatever the transformer's precision."""
+ENCODERS = ("text_encoder", "image_encoder")
+DENOISERS = ("transformer", "transformer_2")
+TRAIN_TIMESTEPS = 1000
+_MASK_CHANNELS = 4
+"""One for each frame that a latent frame stands for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditioning:
+    """What steers a run, on the device. `condition` is (1, channels, frames, height, width) in latent sizes.
+
+    `mask` is 1 where there is noise and 0 where the first picture stands, for per-token timesteps; else None.
+    """
+
+    prompt: Tensor
+    negative: Tensor | None
+    image: Tensor | None
+    condition: Tensor
+    mask: Tensor | None
+
+
+class Wan:
+    """One Wan checkpoint as a family: encode, predict, decode."""
+
+    def __init__(self, spec: EngineSpec, parts: Parts, cache: ConditioningCache, tokenizer: Any) -> None:  # noqa: ANN401
+        assert spec.diffusion is not None
+        self._spec = spec
+        self._facts = spec.diffusion
+        self._parts = parts
+        self._cache = cache
+        self._tokenizer = tokenizer
+        self._boundary = None if self._facts.boundary is None else self._facts.boundary * TRAIN_TIMESTEPS
+        self._experts: dict[Expert, Any] = {}
+
+    def read_text(self, text: str) -> str:
+        return clean_prompt(text)
+
+    # --- before the loop ----------------------------------------------------------------------------------------------
+
+    def encode(self, inputs: Inputs, on_load: OnLoad) -> Conditioning:
+        """The prompts and the pictures as the transformer reads them; an encoder loads only for what is not cached."""
+        request = inputs.request
+        prompt = self._text(request.prompt, on_load)
+        negative = self._text(request.negative_prompt, on_load) if is_ever_guided(request.guidance or 1.0) else None
+        image = self._image(inputs, on_load) if "image_encoder" in self._facts.components else None
+        self._parts.release(*ENCODERS)
+        encoded = self._picture_latents(inputs, on_load)
+        if self._facts.per_token_timesteps:
+            frames = self._latent_frames(request.frames)
+            mask = torch.ones(1, 1, frames, *encoded.shape[3:])
+            mask[:, :, 0] = 0
+            condition = encoded
+        else:
+            mask = None
+            condition = torch.cat([_channel_mask(encoded, has_last=inputs.last is not None), encoded], dim=1)
+        device, dtype = self._parts.device, self._parts.dtypes["transformer"]
+        return Conditioning(
+            prompt=prompt.to(device, dtype),
+            negative=None if negative is None else negative.to(device, dtype),
+            image=None if image is None else image.to(device, dtype),
+            condition=condition.to(device),
+            mask=None if mask is None else mask.to(device),
+        )
+
+    def load_denoisers(self, on_load: OnLoad, adapt: Callable[[str, Any], None]) -> None:
+        """Both experts, or the one; `adapt` changes a freshly loaded one. Raises `InputError` for a wrong model."""
+        names = [name for name in DENOISERS if name in self._facts.components]
+        models = [self._parts.get(name, on_load, adapt=lambda model, name=name: adapt(name, model)) for name in names]
+        for model in models:
+            self._check(model.config)
+        self._experts = {"high": models[0], "low": models[-1]}
+
+    def release_denoisers(self) -> None:
+        self._experts = {}
+        self._parts.release(*DENOISERS)
+
+    def latents(self, request: GenerationRequest, generator: torch.Generator) -> Tensor:
+        """The noise that the loop begins with."""
+        vae = self._vae().config
+        shape = (
+            1,
+            vae.z_dim,
+            self._latent_frames(request.frames),
+            request.height // vae.scale_factor_spatial,
+            request.width // vae.scale_factor_spatial,
+        )
+        return noise(shape, generator, self._parts.device)
+
+    def scheduler(self, request: GenerationRequest) -> Any:  # noqa: ANN401 - diffusers gives its schedulers no common type
+        """The scheduler with its timesteps set. Every setting is ours: converted checkpoints carry other shifts."""
+        assert request.steps is not None and request.flow_shift is not None
+        if request.scheduler == "euler":
+            scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=TRAIN_TIMESTEPS, shift=request.flow_shift)
+            # Distilled models are trained at the sigmas k/n; the scheduler's own spacing would end elsewhere.
+            sigmas = [1 - step / request.steps for step in range(request.steps)]
+            scheduler.set_timesteps(sigmas=sigmas, device=self._parts.device)
+        else:
+            scheduler = UniPCMultistepScheduler(
+                num_train_timesteps=TRAIN_TIMESTEPS,
+                prediction_type="flow_prediction",
+                use_flow_sigmas=True,
+                flow_shift=request.flow_shift,
+            )
+            scheduler.set_timesteps(request.steps, device=self._parts.device)
+        return scheduler
+
+    # --- inside the loop ----------------------------------------------------------------------------------------------
+
+    def expert_at(self, timestep: Tensor) -> Expert:
+        return "high" if self._boundary is None or bool(timestep >= self._boundary) else "low"
+
+    def predict(self, latents: Tensor, timestep: Tensor, conditioning: Conditioning, strength: float) -> Tensor:
+        model = self._experts[self.expert_at(timestep)]
+        dtype = self._parts.dtypes["transformer"]
+        if conditioning.mask is None:
+            hidden = torch.cat([latents, conditioning.condition], dim=1).to(dtype)
+            timesteps = timestep.expand(1)
+        else:
+            hidden = _with_first_frame(latents, conditioning).to(dtype)
+            # One timestep for each patch of 2 x 2; 0 where the first picture stands.
+            timesteps = (conditioning.mask[0][0][:, ::2, ::2] * timestep).flatten().unsqueeze(0)
+
+        def forward(text: Tensor) -> Tensor:
+            return model(
+                hidden_states=hidden,
+                timestep=timesteps,
+                encoder_hidden_states=text,
+                encoder_hidden_states_image=conditioning.image,
+                return_dict=False,
+            )[0]
+
+        guided = forward(conditioning.prompt)
+        if strength == 1.0:
+            return guided
+        assert conditioning.negative is not None
+        unguided = forward(conditioning.negative)
+        return unguided + strength * (guided - unguided)
+
+    def preview_factors(self) -> Tensor:
+        return WAN_22 if self._facts.per_token_timesteps else WAN_21
+
+    # --- after the loop -----------------------------------------------------------------------------------------------
+
+    def decode(self, latents: Tensor, conditioning: Conditioning) -> Iterator[U8Frames]:
+        """One frame, then four at a time: the VAE is causal, so each latent frame is decoded as it would be in a row.
+
+        The same operations as `AutoencoderKLWan.decode` without tiling, which would hold the whole video in floats.
+        """
+        if conditioning.mask is not None:
+            latents = _with_first_frame(latents, conditioning)
+        vae = self._vae()
+        mean, scale = _statistics(vae, latents.device, self._parts.dtypes["vae"])
+        latents = latents.to(self._parts.dtypes["vae"]) / scale + mean
+        vae.clear_cache()
+        try:
+            with torch.inference_mode():
+                hidden = vae.post_quant_conv(latents)
+            for index in range(hidden.shape[2]):
+                with torch.inference_mode():
+                    vae._conv_idx = [0]
+                    frames = vae.decoder(
+                        hidden[:, :, index : index + 1],
+                        feat_cache=vae._feat_map,
+                        feat_idx=vae._conv_idx,
+                        first_chunk=index == 0,
+                    )
+                    if vae.config.patch_size is not None:
+                        frames = unpatchify(frames, patch_size=vae.config.patch_size)
+                    pixels = to_uint8(frames[0])
+                yield pixels
+        finally:
+            vae.clear_cache()
+
+    def facts(self, request: GenerationRequest) -> dict[str, Any]:
+        return {"boundary": self._facts.boundary, "flow_shift": request.flow_shift}
+
+    # --- parts --------------------------------------------------------------------------------------------------------
+
+    def _vae(self) -> Any:  # noqa: ANN401
+        return self._parts.get("vae", lambda _: None)
+
+    def _latent_frames(self, frames: int) -> int:
+        return (frames - 1) // self._vae().config.scale_factor_temporal + 1
+
+    def _text(self, text: str, on_load: OnLoad) -> Tensor:
+        cleaned = clean_prompt(text)
+        length = (self._spec.prompt_style.token_limit or 0) + 1
+
+        def make() -> Tensor:
+            encoder = self._parts.get("text_encoder", on_load)
+            read = self._tokenizer(
+                cleaned, padding="max_length", max_length=length, truncation=True, return_attention_mask=True,
+                return_tensors="pt",
+            )  # fmt: skip
+            used = int(read.attention_mask.sum())
+            with torch.inference_mode():
+                hidden = encoder(
+                    read.input_ids.to(self._parts.device), read.attention_mask.to(self._parts.device)
+                ).last_hidden_state
+            # Past the end of the text the transformer was trained on zeros.
+            hidden = hidden.clone()
+            hidden[:, used:] = 0
+            return hidden
+
+        return self._cache.get("text", (*self._identity("text_encoder"), cleaned), make)
+
+    def _image(self, inputs: Inputs, on_load: OnLoad) -> Tensor:
+        def make() -> Tensor:
+            encoder = self._parts.get("image_encoder", on_load)
+            folder = self._parts.checkpoint.folder / "image_processor"
+            processor = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
+            pixels = processor(images=Image.fromarray(inputs.first), return_tensors="pt").pixel_values
+            with torch.inference_mode():
+                return encoder(pixels.to(self._parts.device), output_hidden_states=True).hidden_states[-2]
+
+        return self._cache.get("image", (*self._identity("image_encoder"), _hash(inputs.first.tobytes())), make)
+
+    def _picture_latents(self, inputs: Inputs, on_load: OnLoad) -> Tensor:
+        vae = self._parts.get("vae", on_load)
+        frames = 1 if self._facts.per_token_timesteps else inputs.request.frames
+
+        def make() -> Tensor:
+            first = to_signed(inputs.first).unsqueeze(2)
+            video = first.new_zeros(1, 3, frames, *first.shape[3:])
+            video[:, :, :1] = first
+            if inputs.last is not None:
+                video[:, :, -1:] = to_signed(inputs.last).unsqueeze(2)
+            with torch.inference_mode():
+                encoded = vae.encode(video.to(self._parts.device, vae.dtype)).latent_dist.mode().float()
+                mean, scale = _statistics(vae, encoded.device, encoded.dtype)
+                return (encoded - mean) * scale
+
+        shape = f"{frames}x{inputs.request.height}x{inputs.request.width}"
+        last = "" if inputs.last is None else _hash(inputs.last.tobytes())
+        return self._cache.get("picture", (*self._identity("vae"), shape, _hash(inputs.first.tobytes()), last), make)
+
+    def _identity(self, name: str) -> tuple[str, ...]:
+        return self._parts.fingerprint(name), str(self._parts.dtypes[name]), self._parts.device.type
+
+    def _check(self, config: Any) -> None:  # noqa: ANN401
+        channels = self._vae().config.z_dim
+        expected = channels if self._facts.per_token_timesteps else 2 * channels + _MASK_CHANNELS
+        has_image = config.image_dim is not None
+        if config.in_channels != expected or has_image != ("image_encoder" in self._facts.components):
+            raise InputError(
+                f"This checkpoint is no {self._spec.id}: its transformer takes {config.in_channels} channels and "
+                f"{'an' if has_image else 'no'} encoded picture. Choose the engine that it belongs to.",
+                f"此模型不是 {self._spec.id}：其 transformer 输入 {config.in_channels} 通道，"
+                f"{'需要' if has_image else '不需要'}图像编码。请选择对应的引擎。",
+            )
+
+
+def _with_first_frame(latents: Tensor, conditioning: Conditioning) -> Tensor:
+    assert conditioning.mask is not None
+    return (1 - conditioning.mask) * conditioning.condition + conditioning.mask * latents
+
+
+def _channel_mask(encoded: Tensor, *, has_last: bool) -> Tensor:
+    """(1, 4, frames, height, width): 1 for each pixel frame that is given, four of them to a latent frame."""
+    mask = encoded.new_zeros(1, _MASK_CHANNELS, *encoded.shape[2:])
+    mask[:, :, 0] = 1
+    if has_last:
+        mask[:, -1, -1] = 1
+    return mask
+
+
+def _statistics(vae: Any, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+    """Mean, and one over the standard deviation, of the VAE's latents: (1, channels, 1, 1, 1) each."""
+    mean = torch.tensor(vae.config.latents_mean).view(1, -1, 1, 1, 1).to(device, dtype)
+    return mean, 1.0 / torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1).to(device, dtype)
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,186 @@
+"""Where a model's files are: a local folder or the hub's cache; which are needed, which are missing. Loads no weights.
+
+Imports neither torch nor diffusers, so the page may use it, and asks nobody over the network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from i2v_pipeline.errors import InputError, ModelError
+from i2v_pipeline.types import DiffusionSpec, EngineSpec
+
+GB = 10**9
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_SUPPORT_FILES = (
+    "model_index.json",
+    "scheduler/*.json",
+    "tokenizer/*.json",
+    "tokenizer/*.txt",
+    "tokenizer/*.model",
+    "image_processor/*.json",
+    "feature_extractor/*.json",
+)
+_SHARD = re.compile(r"-\d{5}-of-\d{5}\.")
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A folder in diffusers' layout with everything that an engine needs. `revision` is None for a local folder."""
+
+    folder: Path
+    variant: str | None
+    revision: str | None
+
+
+def find_checkpoint(spec: EngineSpec, folder: Path | None) -> Checkpoint:
+    """`folder`, or the engine's own folder below `models_folder`, or its files in the hub's cache.
+
+    Raises `InputError` for a folder that is none or lacks a component, and `ModelError` for a model that is not here.
+    """
+    diffusion = _diffusion_of(spec)
+    own = models_folder() / spec.id
+    if folder is None and own.is_dir():
+        folder = own
+    if folder is None:
+        snapshot = cached_snapshot(diffusion)
+        if snapshot is None:
+            raise missing_model(spec)
+        return Checkpoint(folder=snapshot, variant=_variant_in(snapshot, diffusion), revision=snapshot.name)
+    if not folder.is_dir():
+        raise InputError(
+            f"--checkpoint {folder}: no such folder. Give a folder in diffusers' layout.",
+            f"--checkpoint {folder}：文件夹不存在。请给出 diffusers 格式的模型文件夹。",
+        )
+    refuse_pickles(folder, diffusion.components)
+    missing = missing_components(folder, diffusion.components)
+    if missing:
+        raise InputError(
+            f"{folder} has no weights (.safetensors) for {', '.join(missing)}, which {spec.id} needs. "
+            "Give another folder or engine.",
+            f"{folder} 中缺少 {spec.id} 所需的权重（.safetensors）：{'、'.join(missing)}。请换文件夹或引擎。",
+        )
+    return Checkpoint(folder=folder, variant=_variant_in(folder, diffusion), revision=None)
+
+
+def models_folder() -> Path:
+    """Where a person puts models by hand, one folder for each engine: STUDIO_MODELS, or `models` beside app.py."""
+    return Path(os.environ.get("STUDIO_MODELS") or _ROOT / "models")
+
+
+def check_model(spec: EngineSpec, folder: Path | None = None) -> None:
+    """Raises what `find_checkpoint` does; nothing for an engine without a model."""
+    if spec.diffusion is not None:
+        find_checkpoint(spec, folder)
+
+
+def is_here(spec: EngineSpec) -> bool:
+    """Whether the engine could load now."""
+    try:
+        check_model(spec)
+    except (InputError, ModelError):
+        return False
+    return True
+
+
+def cached_snapshot(diffusion: DiffusionSpec) -> Path | None:
+    """The model's folder in the hub's cache, if all of its weights are there."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        # Without the patterns the library would miss the files that this program never downloads.
+        snapshot = snapshot_download(
+            diffusion.repo,
+            revision=diffusion.revision,
+            local_files_only=True,
+            allow_patterns=needed_files(diffusion),
+            cache_dir=cache_folder(),
+        )
+    except LocalEntryNotFoundError:
+        return None
+    folder = Path(snapshot)
+    return None if missing_components(folder, diffusion.components) else folder
+
+
+def missing_components(folder: Path, components: Iterable[str]) -> list[str]:
+    """Those of `components` whose weights do not stand whole below `folder`, shards counted by their index."""
+    return [name for name in components if not _has_weights(folder / name)]
+
+
+def refuse_pickles(folder: Path, components: Iterable[str]) -> None:
+    """Raises `ModelError` where weights are there as a pickle alone: reading one can run any program."""
+    for name in components:
+        files = sorted(path for path in (folder / name).glob("*") if path.is_file())
+        pickles = [path.name for path in files if path.suffix in PICKLES]
+        if pickles and not any(path.suffix == ".safetensors" for path in files):
+            raise ModelError(
+                f"{name}/{pickles[0]} is a pickle, which can run any program when it is read: only .safetensors are "
+                "loaded. Convert it, or download the model anew.",
+                f"{name}/{pickles[0]} 是 pickle 文件，读取时可能执行任意程序：只加载 .safetensors。"
+                "请转换格式，或重新下载模型。",
+            )
+
+
+def missing_model(spec: EngineSpec) -> ModelError:
+    """The error that names the size, the free disk and the command to type."""
+    need, free = _diffusion_of(spec).disk_bytes / GB, free_bytes(cache_folder()) / GB
+    return ModelError(
+        f"The model of {spec.id} is not on this machine: about {need:.0f} GB to download, {free:.0f} GB are free. "
+        f"Type: python app.py models download {spec.id}",
+        f"本机没有 {spec.id} 的模型：需下载约 {need:.0f} GB，剩余空间 {free:.0f} GB。"
+        f"请执行：python app.py models download {spec.id}",
+    )
+
+
+def cache_folder() -> Path:
+    """Where the hub's library keeps models (HF_HOME and HF_HUB_CACHE move it)."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return Path(HF_HUB_CACHE)
+
+
+def free_bytes(folder: Path) -> int:
+    """Free bytes on the disk where `folder` is, or will be."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def needed_files(diffusion: DiffusionSpec) -> list[str]:
+    """Patterns of the repository's files that the engine reads, and no others: weights of one kind, configurations."""
+    weights = f"*.{diffusion.variant}*.safetensors" if diffusion.variant else "*.safetensors"
+    return [
+        *_SUPPORT_FILES,
+        *(f"{name}/{pattern}" for name in diffusion.components for pattern in (weights, "*.json")),
+    ]
+
+
+def _has_weights(folder: Path) -> bool:
+    weights = [path.name for path in folder.glob("*.safetensors")]
+    shards: set[str] = set()
+    for index in folder.glob("*.safetensors.index*.json"):
+        shards.update(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    if shards:
+        return shards <= set(weights)
+    return bool(weights) and not any(_SHARD.search(name) for name in weights)
+
+
+def _variant_in(folder: Path, diffusion: DiffusionSpec) -> str | None:
+    """The variant, where every component has its files."""
+    if diffusion.variant is None:
+        return None
+    has_all = all(any((folder / name).glob(f"*.{diffusion.variant}*.safetensors")) for name in diffusion.components)
+    return diffusion.variant if has_all else None
+
+
+def _diffusion_of(spec: EngineSpec) -> DiffusionSpec:
+    assert spec.diffusion is not None, f"{spec.id} has no model to look for"
+    return spec.diffusion

@@ -1,0 +1,190 @@
+"""The page's handlers on a real store, without a browser: names stand for the components that they read and fill."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from i2v_pipeline.presets import load_presets
+from i2v_pipeline.types import GenerationRequest, Motion, PromptOrigin, Text
+from prompt_refiner import RefinerSettings
+from studio.jobs.store import Job, JobProgress, JobStore
+from studio.page import status
+from studio.page.events import Handlers
+from studio.page.services import Services, load_examples
+
+CAT = Path(__file__).resolve().parents[1] / "examples" / "cat.jpg"
+FIELDS = (
+    "image", "prompt", "engine", "preset", "resolution", "frames", "fps", "steps", "guidance", "seed", "fit",
+    "negative_prompt",
+)  # fmt: skip
+VIEW = (
+    "shown", "client", "draft", "proposal", "planned", "count", "plan", "refine_panel", "use_refined", "keep_mine",
+    "undo_refine", "status", "announcer", "screen", "details", "report", "report_box", "history", "cancel", "again",
+    "reuse", "retry",
+)  # fmt: skip
+FORM = {
+    "image": {"path": str(CAT)}, "prompt": "镜头向左摇", "engine": "camera", "preset": "standard", "resolution": "720p",
+    "frames": 96, "fps": 24, "steps": 10, "guidance": 1, "seed": "", "fit": "crop", "negative_prompt": "",
+}  # fmt: skip
+REQUEST = GenerationRequest(
+    engine="camera", images=(CAT,), prompt="镜头向左摇", motion=Motion(), resolution="720p", width=1280, height=720,
+    origin=PromptOrigin(typed="镜头向左摇", refined="镜头向左摇", source="typed"), fit="crop", frames=9, fps=3, seed=7,
+)  # fmt: skip
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> JobStore:
+    return JobStore(tmp_path)
+
+
+def handlers_on(store: JobStore, user: str | None = None) -> Handlers:
+    services = Services(
+        store=store, engines=load_presets(), refiner=RefinerSettings(), examples=load_examples(), user=user
+    )
+    return Handlers(services, {name: name for name in FIELDS}, {name: name for name in VIEW})
+
+
+def page(session: str = "page", **query: str) -> Any:
+    return SimpleNamespace(session_hash=session, query_params=query)
+
+
+def opened(handlers: Handlers, **query: str) -> str | None:
+    return handlers.open_page({"client": "me", "draft": None}, page(**query))["shown"]
+
+
+async def take(updates: AsyncIterator[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    return [await anext(updates) for _ in range(count)]
+
+
+def running(store: JobStore) -> Job:
+    store.submit(REQUEST, "me")
+    job = store.claim(1)
+    assert job is not None
+    return job
+
+
+def test_an_older_form_never_replaces_the_plan_of_a_newer_one(store: JobStore) -> None:
+    handlers = handlers_on(store)
+    data = {**FORM, "proposal": None, "planned": 0, "count": 5}
+    newer = handlers.plan(data)
+    assert newer["planned"] == 5
+    assert "96 帧" in newer["plan"]
+    older = handlers.plan({**data, "frames": 12, "planned": 5, "count": 4})
+    assert older == {"plan": gr.skip()}
+
+
+def test_a_page_opens_the_job_of_its_address_else_one_that_runs_else_the_newest(store: JobStore) -> None:
+    handlers = handlers_on(store)
+    assert opened(handlers) is None
+    first = running(store)
+    store.finish(first.id, "failed", Text("no", "不"))
+    newest = store.submit(REQUEST, "me")
+    store.cancel(newest.id)
+    assert opened(handlers) == newest.id
+    going = running(store)
+    last = store.submit(REQUEST, "me")
+    store.cancel(last.id)
+    assert opened(handlers) == going.id
+    assert opened(handlers, job=first.id) == first.id
+
+
+def test_a_new_browser_gets_an_owner_of_its_own_and_keeps_it(store: JobStore) -> None:
+    handlers = handlers_on(store)
+    one, other = (handlers.open_page({"client": None, "draft": None}, page())["client"] for _ in range(2))
+    assert one != other
+    assert handlers.open_page({"client": one, "draft": None}, page())["client"] == one
+
+
+def test_with_a_login_the_jobs_are_the_users_and_nobody_elses_is_shown(store: JobStore) -> None:
+    theirs = store.submit(REQUEST, "somebody")
+    handlers = handlers_on(store, user="me")
+    job_id = handlers.generate({**FORM, "proposal": None, "client": "any browser"})["shown"]
+    job = store.get(job_id)
+    assert job is not None
+    assert job.owner == "me"
+    assert handlers.services.find_job(job_id) is not None
+    assert handlers.services.find_job(theirs.id) is None
+
+
+def test_generate_submits_what_the_plan_told(store: JobStore) -> None:
+    handlers = handlers_on(store)
+    told = handlers.plan({**FORM, "proposal": None, "planned": 0, "count": 1})["plan"]
+    job = store.get(handlers.generate({**FORM, "proposal": None, "client": "me"})["shown"])
+    assert job is not None
+    assert f"{job.request.width} × {job.request.height} · {job.request.frames} 帧" in told
+    assert job.request.prompt == FORM["prompt"]
+    assert job.request.images[0].read_bytes() == CAT.read_bytes()
+
+
+def test_again_changes_the_seed_alone_and_retry_nothing(store: JobStore) -> None:
+    handlers = handlers_on(store)
+    job = store.submit(REQUEST, "me")
+    data = {"shown": job.id, "client": "me"}
+    again, retry = (store.get(press(data)["shown"]) for press in (handlers.again, handlers.retry))
+    assert again is not None
+    assert retry is not None
+
+    def recipe(job: Job) -> dict[str, Any]:
+        return {**vars(job.request), "images": None}
+
+    assert recipe(retry) == recipe(job)
+    assert again.request.seed != job.request.seed
+    assert {**recipe(again), "seed": 7} == recipe(job)
+
+
+def test_a_watcher_sends_what_changed_and_ends_with_the_job(store: JobStore) -> None:
+    handlers = handlers_on(store)
+
+    async def watch() -> None:
+        job = running(store)
+        updates = handlers.watch({"shown": job.id, "client": "me"}, page())
+        (first,) = await take(updates, 1)
+        assert set(first) >= {"status", "screen", "history", "cancel", "report"}
+        store.set_progress(job.id, JobProgress(stage="decode", step=3, steps=9))
+        (second,) = await take(updates, 1)
+        assert set(second) == {"status", "announcer"}
+        assert "3/9" in second["status"]
+        store.finish(job.id, "failed", Text("No room.", "空间不足。"))
+        rest = [update async for update in updates]
+        assert "空间不足" in rest[-1]["status"]
+        assert rest[-1]["retry"] == gr.update(visible=True)
+
+    asyncio.run(asyncio.wait_for(watch(), 20))
+
+
+def test_a_newer_watcher_of_a_page_retires_the_older_one_and_no_other(store: JobStore) -> None:
+    handlers = handlers_on(store)
+
+    async def watch() -> None:
+        job = running(store)
+        data = {"shown": job.id, "client": "me"}
+        older, newer, other = (handlers.watch(data, page(session)) for session in ("one", "one", "two"))
+        for updates in (older, newer, other):
+            await take(updates, 1)
+        assert [update async for update in older] == []
+        store.finish(job.id, "failed", Text("No.", "不。"))
+        for updates in (newer, other):
+            assert "不。" in [update async for update in updates][-1]["status"]
+
+    asyncio.run(asyncio.wait_for(watch(), 20))
+
+
+def test_a_preview_is_shown_while_there_is_one(store: JobStore) -> None:
+    job = running(store)
+    assert "/input" in status.screen_html(job)
+    job.preview_path.write_bytes(b"\xff\xd8")
+    assert "data:image/jpeg;base64,/9g=" in status.screen_html(job)
+
+
+def test_what_is_pressed_for_a_job_that_is_gone_is_answered_in_words(store: JobStore) -> None:
+    handlers = handlers_on(store)
+    for press in (handlers.again, handlers.retry, handlers.cancel, handlers.reuse):
+        with pytest.raises(gr.Error, match="不存在"):
+            press({"shown": "20200101-000000-00000000", "client": "me"})
