@@ -194,7 +194,7 @@ class Handlers:
                 state = "none" if job is None else job.state
                 jobs = self.services.store.list(owner) if owner else []
                 updates[self.view["history"]] = status.history_html(jobs, job_id)
-            changed = {component: value for component, value in updates.items() if sent.get(component) != value}
+            changed = {place: value for place, value in updates.items() if place not in sent or sent[place] != value}
             if changed:
                 sent |= changed
                 yield changed
