@@ -16,8 +16,8 @@ BASE_RAM_GIB = 0.28
 RAM_GIB_PER_MP = 0.16
 """The process with its libraries and the network, and the layers at more than the picture's resolution.
 
-All six for two cores of an AMD EPYC on which other programs run too: `generate` at 1280 x 720 with 96 frames took 4.2 to
-4.8 s and 0.43 GiB there, and 4.7 s and 0.43 GiB are predicted. Alone on the machine it is faster: bench/camera.py.
+All six for two cores of an AMD EPYC on which other programs run too: `generate` at 1280 x 720 with 96 frames took
+4.2 to 4.8 s and 0.43 GiB there, and 4.7 s and 0.43 GiB are predicted. Alone on the machine it is faster: bench/camera.py.
 """
 NETWORK_GIB = 0.02
 VIDEO_BYTES_PER_PIXEL = 0.02
