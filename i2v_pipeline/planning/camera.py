@@ -17,11 +17,11 @@ RAM_GIB_PER_MP = 0.16
 """The process with its libraries and the network, and the layers at more than the picture's resolution.
 
 All six for two cores of an AMD EPYC on which other programs run too: `generate` at 1280 x 720 with 96 frames took
-4.2 to 4.8 s and 0.43 GiB there, and 4.7 s and 0.43 GiB are predicted. Alone on the machine it is faster: bench/camera.py.
+4.2 to 4.8 s and 0.43 GiB there, and 4.7 s and 0.43 GiB are predicted. Alone it is faster: bench/camera.py.
 """
 NETWORK_GIB = 0.02
-VIDEO_BYTES_PER_PIXEL = 0.02
-"""A generous size of the file: H.264 at CRF 16 took 0.005 to 0.015 bytes per pixel of each frame on photographs."""
+VIDEO_BYTES_PER_PIXEL = 0.03
+"""A generous size of the file: per pixel of each frame the example pictures took 0.005 (cat) to 0.025 (mountains)."""
 
 
 def plan_camera(request: GenerationRequest) -> Plan:
