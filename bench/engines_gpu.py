@@ -77,7 +77,7 @@ def build_empty(kind: Any, config: Any) -> torch.nn.Module:  # noqa: ANN401
     """The architecture; its parameters have no memory, its buffers have their values."""
     with init_empty_weights(include_buffers=False):
         if issubclass(kind, ModelMixin):
-            return kind.from_config(config)
+            return kind.from_config(config)  # pyright: ignore[reportAttributeAccessIssue]
         model = kind(kind.config_class.from_dict(dict(config)))
     # Emptied one by one, parameters that two layers share are no longer one.
     model.tie_weights()
