@@ -114,9 +114,8 @@ def launch_chromium(playwright: Playwright) -> Browser:
 
 
 def open_page(page: Page, url: str) -> Page:
-    """Opens the studio and waits until it can be used: the plan is the last thing that a load fills in."""
+    """Opens the studio and waits until it can be used: the history comes last, after the draft and the job."""
     page.goto(url)
-    page.wait_for_selector("#plan .plan", timeout=PATIENCE_MS)
     page.wait_for_selector("#history .history", timeout=PATIENCE_MS)
     return page
 

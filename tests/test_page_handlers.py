@@ -55,12 +55,25 @@ def page(session: str = "page", **query: str) -> Any:
     return SimpleNamespace(session_hash=session, query_params=query)
 
 
-def opened(handlers: Handlers, **query: str) -> str | None:
-    return handlers.open_page({"client": "me", "draft": None}, page(**query))["shown"]
+def opening(handlers: Handlers, client: str | None = "me", **query: str) -> dict[str, Any]:
+    """What a page that is opened gets first."""
+
+    async def first() -> dict[str, Any]:
+        updates = handlers.live({"client": client, "draft": None}, page(**query))
+        try:
+            return await anext(updates)
+        finally:
+            await updates.aclose()
+
+    return asyncio.run(first())
 
 
-async def take(updates: AsyncIterator[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    return [await anext(updates) for _ in range(count)]
+async def until(updates: AsyncIterator[dict[str, Any]], words: str) -> list[dict[str, Any]]:
+    """What comes up to the status with these words."""
+    found = []
+    while not found or words not in found[-1].get("status", ""):
+        found.append(await asyncio.wait_for(anext(updates), 10))
+    return found
 
 
 def running(store: JobStore) -> Job:
@@ -82,30 +95,30 @@ def test_an_older_form_never_replaces_the_plan_of_a_newer_one(store: JobStore) -
 
 def test_a_page_opens_the_job_of_its_address_else_one_that_runs_else_the_newest(store: JobStore) -> None:
     handlers = handlers_on(store)
-    assert opened(handlers) is None
+    assert opening(handlers)["shown"] is None
     first = running(store)
     store.finish(first.id, "failed", Text("no", "不"))
     newest = store.submit(REQUEST, "me")
     store.cancel(newest.id)
-    assert opened(handlers) == newest.id
+    assert opening(handlers)["shown"] == newest.id
     going = running(store)
     last = store.submit(REQUEST, "me")
     store.cancel(last.id)
-    assert opened(handlers) == going.id
-    assert opened(handlers, job=first.id) == first.id
+    assert opening(handlers)["shown"] == going.id
+    assert opening(handlers, job=first.id)["shown"] == first.id
 
 
 def test_a_new_browser_gets_an_owner_of_its_own_and_keeps_it(store: JobStore) -> None:
     handlers = handlers_on(store)
-    one, other = (handlers.open_page({"client": None, "draft": None}, page())["client"] for _ in range(2))
+    one, other = (opening(handlers, client=None)["client"] for _ in range(2))
     assert one != other
-    assert handlers.open_page({"client": one, "draft": None}, page())["client"] == one
+    assert opening(handlers, client=one)["client"] == one
 
 
 def test_with_a_login_the_jobs_are_the_users_and_nobody_elses_is_shown(store: JobStore) -> None:
     theirs = store.submit(REQUEST, "somebody")
     handlers = handlers_on(store, user="me")
-    job_id = handlers.generate({**FORM, "proposal": None, "client": "any browser"})["shown"]
+    job_id = handlers.generate({**FORM, "proposal": None, "client": "any browser"}, page())["shown"]
     job = store.get(job_id)
     assert job is not None
     assert job.owner == "me"
@@ -116,7 +129,7 @@ def test_with_a_login_the_jobs_are_the_users_and_nobody_elses_is_shown(store: Jo
 def test_generate_submits_what_the_plan_told(store: JobStore) -> None:
     handlers = handlers_on(store)
     told = handlers.plan({**FORM, "proposal": None, "planned": 0, "count": 1})["plan"]
-    job = store.get(handlers.generate({**FORM, "proposal": None, "client": "me"})["shown"])
+    job = store.get(handlers.generate({**FORM, "proposal": None, "client": "me"}, page())["shown"])
     assert job is not None
     assert f"{job.request.width} × {job.request.height} · {job.request.frames} 帧" in told
     assert job.request.prompt == FORM["prompt"]
@@ -127,7 +140,7 @@ def test_again_changes_the_seed_alone_and_retry_nothing(store: JobStore) -> None
     handlers = handlers_on(store)
     job = store.submit(REQUEST, "me")
     data = {"shown": job.id, "client": "me"}
-    again, retry = (store.get(press(data)["shown"]) for press in (handlers.again, handlers.retry))
+    again, retry = (store.get(press(data, page())["shown"]) for press in (handlers.again, handlers.retry))
     assert again is not None
     assert retry is not None
 
@@ -139,41 +152,45 @@ def test_again_changes_the_seed_alone_and_retry_nothing(store: JobStore) -> None
     assert {**recipe(again), "seed": 7} == recipe(job)
 
 
-def test_a_watcher_sends_what_changed_and_ends_with_the_job(store: JobStore) -> None:
+def test_a_page_is_sent_what_changed_and_stays_alive_after_the_job(store: JobStore) -> None:
     handlers = handlers_on(store)
 
-    async def watch() -> None:
+    async def follow() -> None:
         job = running(store)
-        updates = handlers.watch({"shown": job.id, "client": "me"}, page())
-        (first,) = await take(updates, 1)
+        updates = handlers.live({"client": "me", "draft": None}, page())
+        assert (await anext(updates))["shown"] == job.id
+        (first,) = await until(updates, "生成中")
         assert set(first) >= {"status", "screen", "history", "cancel", "report"}
         store.set_progress(job.id, JobProgress(stage="decode", step=3, steps=9))
-        (second,) = await take(updates, 1)
+        second = (await until(updates, "3/9"))[-1]
         assert set(second) == {"status", "announcer"}
-        assert "3/9" in second["status"]
         store.finish(job.id, "failed", Text("No room.", "空间不足。"))
-        rest = [update async for update in updates]
-        assert "空间不足" in rest[-1]["status"]
-        assert rest[-1]["retry"] == gr.update(visible=True)
+        last = (await until(updates, "空间不足"))[-1]
+        assert last["retry"] == gr.update(visible=True)
+        # Another job of the same page, from a button.
+        handlers.retry({"shown": job.id, "client": "me"}, page())
+        assert last["history"] != (await until(updates, "即将开始"))[-1]["history"]
+        await updates.aclose()
 
-    asyncio.run(asyncio.wait_for(watch(), 20))
+    asyncio.run(follow())
 
 
-def test_a_newer_watcher_of_a_page_retires_the_older_one_and_no_other(store: JobStore) -> None:
+def test_two_pages_each_follow_their_own_job(store: JobStore) -> None:
     handlers = handlers_on(store)
 
-    async def watch() -> None:
-        job = running(store)
-        data = {"shown": job.id, "client": "me"}
-        older, newer, other = (handlers.watch(data, page(session)) for session in ("one", "one", "two"))
-        for updates in (older, newer, other):
-            await take(updates, 1)
-        assert [update async for update in older] == []
-        store.finish(job.id, "failed", Text("No.", "不。"))
-        for updates in (newer, other):
-            assert "不。" in [update async for update in updates][-1]["status"]
+    async def follow() -> None:
+        jobs = [running(store), running(store)]
+        pages = [handlers.live({"client": "me", "draft": None}, page(job.id, job=job.id)) for job in jobs]
+        for updates in pages:
+            await anext(updates)
+            await until(updates, "生成中")
+        store.finish(jobs[0].id, "failed", Text("First.", "第一个。"))
+        store.finish(jobs[1].id, "failed", Text("Second.", "第二个。"))
+        for updates, words in zip(pages, ("第一个。", "第二个。"), strict=True):
+            await until(updates, words)
+            await updates.aclose()
 
-    asyncio.run(asyncio.wait_for(watch(), 20))
+    asyncio.run(follow())
 
 
 def test_a_preview_is_shown_while_there_is_one(store: JobStore) -> None:
@@ -185,6 +202,10 @@ def test_a_preview_is_shown_while_there_is_one(store: JobStore) -> None:
 
 def test_what_is_pressed_for_a_job_that_is_gone_is_answered_in_words(store: JobStore) -> None:
     handlers = handlers_on(store)
-    for press in (handlers.again, handlers.retry, handlers.cancel, handlers.reuse):
+    data = {"shown": "20200101-000000-00000000", "client": "me"}
+    for press in (handlers.again, handlers.retry):
         with pytest.raises(gr.Error, match="不存在"):
-            press({"shown": "20200101-000000-00000000", "client": "me"})
+            press(data, page())
+    for press in (handlers.cancel, handlers.reuse):
+        with pytest.raises(gr.Error, match="不存在"):
+            press(data)

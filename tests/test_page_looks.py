@@ -90,7 +90,7 @@ def test_a_phone_needs_no_scrolling_sideways(new_page: Callable[..., Page], stud
     choose_preset(page, "preview")
     page.click("[data-fold=advanced]")
     page.click("#refine")
-    expect(page.locator("#use-refined")).to_be_visible()
+    expect(page.locator("#keep-mine")).to_be_visible()
     assert overflow() == 0
     wait_for_state(page, submit(page), "done")
     expect(page.locator("#screen video")).to_be_in_viewport()
@@ -108,7 +108,7 @@ def test_axe_finds_nothing_that_is_ours(new_page: Callable[..., Page], studio: R
     choose_preset(page, "preview")
     page.click("[data-fold=advanced]")
     page.click("#refine")
-    expect(page.locator("#use-refined")).to_be_visible()
+    expect(page.locator("#keep-mine")).to_be_visible()
     wait_for_state(page, submit(page), "done")
     expect(page.locator("#details .chips")).to_be_visible()
     assert violations(page) == []
@@ -136,8 +136,8 @@ def test_the_keyboard_alone_is_enough_and_shows_where_it_is(page: Page, studio: 
             """(() => {
               const here = document.activeElement;
               const isOutlined = (place) => place && getComputedStyle(place).outlineStyle !== 'none';
-              const isSeen = isOutlined(here) || isOutlined(here.closest('.segmented label'));
-              return [here.closest('[id]')?.id ?? here.tagName, Boolean(isSeen)];
+              const frames = ['.segmented label', '.wrap:has(> .wrap-inner)'].map((frame) => here.closest(frame));
+              return [here.closest('[id]')?.id ?? here.tagName, [here, ...frames].some(isOutlined)];
             })()"""
         )
         reached.append(here)

@@ -11,12 +11,13 @@ from prompt_refiner import RefinerSettings
 from studio.page import status
 from studio.page.events import Handlers
 from studio.page.form import Form, make_engine, make_picture, make_preset, make_settings
-from studio.page.plan import engine_html, lacks_html
+from studio.page.plan import empty_plan, engine_html, lacks_html
 from studio.page.services import Services
 from studio.page.text import both, escape, label
 
 TITLE = "Image-to-Video Studio · 图像转视频"
 CACHE_CHECK_S, CACHE_AGE_S = 3600, 86400
+MAX_PAGES = 400
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 # Gradio's storage is encrypted with this; it stands in the page's own source and hides nothing from anybody. Fixed,
@@ -71,6 +72,9 @@ def build(services: Services) -> gr.Blocks:
         # Last of all inputs, where the event's script fills it in.
         view["count"] = gr.Number(visible=False)
         _wire(page, Handlers(services, form, view))
+        # Every open page holds one of Gradio's places for events under way.
+        page.max_threads = MAX_PAGES
+        page.queue()
     return page
 
 
@@ -119,7 +123,7 @@ def _make_form(services: Services, form: Form, view: dict[str, Any]) -> None:
             make_settings(spec, form)
             view["lacks"] = gr.HTML(lacks_html(spec), elem_id="lacks", js_on_load="")
     with gr.Column(elem_id="action", elem_classes="card"):
-        view["plan"] = gr.HTML("", elem_id="plan", js_on_load="")
+        view["plan"] = gr.HTML(empty_plan(), elem_id="plan", js_on_load="")
         with gr.Row(elem_id="action-row"):
             view["generate"] = gr.Button(label("generate"), variant="primary", size="lg", scale=3, elem_id="generate")
             view["cancel"] = gr.Button(
@@ -146,20 +150,17 @@ def _wire(page: gr.Blocks, handlers: Handlers) -> None:
     kept = {view["client"], view["shown"]}
     refined = [view[name] for name in ("proposal", "refine_panel", "use_refined", "keep_mine", "undo_refine")]
     everything = [*form.values(), view["engine_note"], view["lacks"], *refined]
-    watched = [
+    followed = [
         view[name]
         for name in ("status", "announcer", "screen", "details", "report", "report_box", "history",
                      "cancel", "again", "reuse", "retry")
     ]  # fmt: skip
 
-    def then_watch(event: Any) -> None:  # noqa: ANN401 - Gradio's Dependency has no public type
+    def then_show(event: Any) -> None:  # noqa: ANN401 - Gradio's Dependency has no public type
         event.success(None, view["shown"], None, js=_SHOW_JOB, **PRIVATE)
-        event.success(handlers.watch, kept, watched, trigger_mode="multiple", **EVENT)
 
-    opened = page.load(
-        handlers.open_page, {view["client"], view["draft"]}, [view["client"], view["shown"], *everything], **EVENT
-    )
-    opened.then(handlers.watch, kept, watched, trigger_mode="multiple", **EVENT)
+    opened = [view["client"], view["shown"], *everything, *followed]
+    page.load(handlers.live, {view["client"], view["draft"]}, opened, **EVENT)
 
     # What is typed: the plan, the draft, the settings behind engine and preset
     plan: dict[str, Any] = {
@@ -171,7 +172,6 @@ def _wire(page: gr.Blocks, handlers: Handlers) -> None:
         "concurrency_limit": 1,
         **PRIVATE,
     }
-    opened.then(**plan)
     changes = [*(component.change for component in form.values()), view["proposal"].change]
     gr.on(changes, **plan, trigger_mode="always_last")
     form["image"].upload(handlers.check_picture, fields, None, **EVENT).failure(
@@ -190,10 +190,10 @@ def _wire(page: gr.Blocks, handlers: Handlers) -> None:
     view["undo_refine"].click(handlers.undo_refine, {view["proposal"]}, everything, **EVENT)
 
     # Jobs
-    then_watch(view["generate"].click(handlers.generate, {*fields, *kept, view["proposal"]}, [view["shown"]], **EVENT))
-    then_watch(view["again"].click(handlers.again, kept, [view["shown"]], **EVENT))
-    then_watch(view["retry"].click(handlers.retry, kept, [view["shown"]], **EVENT))
-    then_watch(view["history"].open_job(handlers.open_job, None, [view["shown"]], **EVENT))
+    then_show(view["generate"].click(handlers.generate, {*fields, *kept, view["proposal"]}, [view["shown"]], **EVENT))
+    then_show(view["again"].click(handlers.again, kept, [view["shown"]], **EVENT))
+    then_show(view["retry"].click(handlers.retry, kept, [view["shown"]], **EVENT))
+    then_show(view["history"].open_job(handlers.open_job, None, [view["shown"]], **EVENT))
     view["cancel"].click(handlers.cancel, kept, None, **EVENT)
     view["reuse"].click(handlers.reuse, kept, everything, **EVENT)
 

@@ -1,7 +1,7 @@
 """What happens when: the page's handlers and how they hang on its components. Renders nothing itself.
 
-A Gradio event is not a job. Handlers only submit, watch and cancel; the watcher finds a job again after a reload, a
-lost connection or a restart, because everything it shows is read from the store.
+A Gradio event is not a job. Handlers only submit, follow and cancel; a page finds its job again after a reload, a lost
+connection or a restart, because everything it shows is read from the store.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gradio.components import Component
 
 from i2v_pipeline.errors import InputError
 from i2v_pipeline.images import open_picture
-from i2v_pipeline.types import EngineSpec
+from i2v_pipeline.types import EngineSpec, GenerationRequest
 from studio.jobs.store import Job
 from studio.page import draft, refine, status
 from studio.page.edge import at_edge
@@ -33,7 +33,7 @@ from studio.page.services import Services, picture_facts
 from studio.recipe import SEED_LIMIT
 
 WATCH_EVERY_S = 0.1
-"""How often a watcher looks at its job; it sends only what changed."""
+"""How often a page looks at a job that is not over; only what changed is sent."""
 CLIENT_BYTES = 16
 
 Data = Mapping[Component, Any]
@@ -47,24 +47,25 @@ class Handlers:
         self.services = services
         self.form = form
         self.view = view
-        self._watchers: dict[str, str] = {}
+        # The job that each open page shows, by Gradio's name for the page.
+        self._shown_on: dict[str, str | None] = {}
 
     @at_edge
-    def open_page(self, data: Data, request: gr.Request) -> Updates:
-        """The draft of before, and the job to show: the address's, else one that runs, else the newest."""
-        view = self.view
-        client = self._owner(data) or secrets.token_urlsafe(CLIENT_BYTES)
-        owner = self.services.user or client
-        kept = draft.read(data[view["draft"]], self.services)
-        jobs = self.services.store.list(owner)
-        asked = request.query_params.get("job")
-        unfinished = [job for job in jobs if not job.over]
-        newest = (unfinished or jobs)[:1]
-        shown = asked or (newest[0].id if newest else None)
-        updates: Updates = {view["client"]: client, view["shown"]: shown}
-        if kept is not None:
-            updates |= self._form_updates(kept.values, kept.proposal)
-        return updates
+    async def live(self, data: Data, request: gr.Request) -> AsyncIterator[Updates]:
+        """Fills the page that was opened, and then follows the job that it shows, for as long as it is open.
+
+        That one event of a page is always under way also keeps its stream of answers open: Gradio's client closes the
+        stream after the last answer, and may lose one that is just then on its way.
+        """
+        page = request.session_hash or ""
+        opening = await asyncio.to_thread(self._opening, data, request.query_params.get("job"))
+        self._shown_on[page] = opening[self.view["shown"]]
+        try:
+            yield opening
+            async for updates in self._follow(page, self.services.user or opening[self.view["client"]]):
+                yield updates
+        finally:
+            del self._shown_on[page]
 
     @at_edge
     def plan(self, data: Data) -> Updates:
@@ -145,20 +146,20 @@ class Handlers:
         return {self.form["prompt"]: data[self.view["proposal"]].origin.typed, **self._refine_updates(None)}
 
     @at_edge
-    def generate(self, data: Data) -> Updates:
-        request = request_of(self._values(data), data[self.view["proposal"]], self.services)
-        return self._submit(request, data)
+    def generate(self, data: Data, request: gr.Request) -> Updates:
+        wanted = request_of(self._values(data), data[self.view["proposal"]], self.services)
+        return self._submit(wanted, data, request)
 
     @at_edge
-    def again(self, data: Data) -> Updates:
+    def again(self, data: Data, request: gr.Request) -> Updates:
         """The same job with a new seed."""
         job = self._shown(data)
-        return self._submit(replace(job.request, seed=secrets.randbelow(SEED_LIMIT)), data)
+        return self._submit(replace(job.request, seed=secrets.randbelow(SEED_LIMIT)), data, request)
 
     @at_edge
-    def retry(self, data: Data) -> Updates:
+    def retry(self, data: Data, request: gr.Request) -> Updates:
         """The same job once more."""
-        return self._submit(self._shown(data).request, data)
+        return self._submit(self._shown(data).request, data, request)
 
     @at_edge
     def cancel(self, data: Data) -> None:
@@ -176,33 +177,38 @@ class Handlers:
         return self._form_updates(values, proposal)
 
     @at_edge
-    def open_job(self, event: gr.EventData) -> Updates:
-        return {self.view["shown"]: event.job}
+    def open_job(self, event: gr.EventData, request: gr.Request) -> Updates:
+        return self._show(event.job, request)
 
-    @at_edge
-    async def watch(self, data: Data, request: gr.Request) -> AsyncIterator[Updates]:
-        """Shows the job until it is over, sending what changed. A newer watcher of the same page retires this one."""
-        page, me = request.session_hash or "", secrets.token_hex(4)
-        self._watchers[page] = me
-        job_id, owner = data[self.view["shown"]], self._owner(data)
+    def _opening(self, data: Data, asked: str | None) -> Updates:
+        """The draft of before, and the job to show: the address's, else one that runs, else the newest."""
+        view = self.view
+        client = self._owner(data) or secrets.token_urlsafe(CLIENT_BYTES)
+        jobs = self.services.store.list(self.services.user or client)
+        newest = ([job for job in jobs if not job.over] or jobs)[:1]
+        updates: Updates = {view["client"]: client, view["shown"]: asked or (newest[0].id if newest else None)}
+        kept = draft.read(data[view["draft"]], self.services)
+        return updates if kept is None else updates | self._form_updates(kept.values, kept.proposal)
+
+    async def _follow(self, page: str, owner: str) -> AsyncIterator[Updates]:
+        """What changes about the job that `page` shows, whichever that is; never ends by itself."""
         sent: Updates = {}
-        state = None
-        while self._watchers.get(page) == me:
+        known: tuple[str | None, str | None] | None = None
+        while True:
+            job_id = self._shown_on[page]
             job = await asyncio.to_thread(self.services.find_job, job_id)
             updates = self._job_updates(job, is_missing=job is None and job_id is not None)
-            if state is None or (job is not None and job.state != state):
-                state = "none" if job is None else job.state
-                jobs = self.services.store.list(owner) if owner else []
+            if known != (job_id, job and job.state):
+                known = (job_id, job and job.state)
+                jobs = await asyncio.to_thread(self.services.store.list, owner)
                 updates[self.view["history"]] = status.history_html(jobs, job_id)
             changed = {place: value for place, value in updates.items() if place not in sent or sent[place] != value}
             if changed:
                 sent |= changed
                 yield changed
-            if job is None or job.over:
-                break
             await asyncio.sleep(WATCH_EVERY_S)
-        if self._watchers.get(page) == me:
-            del self._watchers[page]
+            while (job is None or job.over) and self._shown_on[page] == job_id:
+                await asyncio.sleep(WATCH_EVERY_S)
 
     def _owner(self, data: Data) -> str | None:
         if self.services.user is not None:
@@ -219,10 +225,13 @@ class Handlers:
             raise InputError(status.GONE.en, status.GONE.zh)
         return job
 
-    def _submit(self, request: Any, data: Data) -> Updates:  # noqa: ANN401
-        check_can_run(self.services.engines[request.engine], request)
-        job = self.services.store.submit(request, self._owner(data) or "")
-        return {self.view["shown"]: job.id}
+    def _submit(self, wanted: GenerationRequest, data: Data, request: gr.Request) -> Updates:
+        check_can_run(self.services.engines[wanted.engine], wanted)
+        return self._show(self.services.store.submit(wanted, self._owner(data) or "").id, request)
+
+    def _show(self, job_id: str, request: gr.Request) -> Updates:
+        self._shown_on[request.session_hash or ""] = job_id
+        return {self.view["shown"]: job_id}
 
     def _cached(self, path: Path) -> str:
         """A copy that Gradio may show: it serves no other file than those in its own folder."""

@@ -64,6 +64,11 @@ def plan_html(values: Values, proposal: Proposal | None, services: Services) -> 
     )
 
 
+def empty_plan() -> str:
+    """The card before anything was chosen."""
+    return _card([f'<p class="quiet">{both(NO_PICTURE)}</p>'])
+
+
 def check_can_run(spec: EngineSpec, request: GenerationRequest) -> None:
     """Raises where the engine's model is not here, with its size, the free disk and the command that downloads it."""
     check_model(spec, request.checkpoint)
