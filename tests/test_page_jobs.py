@@ -159,6 +159,7 @@ def test_a_restart_of_the_studio_keeps_the_history_and_an_open_page_learns_what_
         page.click(f"#history [data-job='{done}']")
         wait_for_state(page, done, "done")
         page.wait_for_function("document.querySelector('video')?.videoWidth > 0", timeout=PATIENCE_MS)
+        page.context.close()
         # What Gradio said while there was nobody to answer.
         new_page.complaints.clear()  # type: ignore[attr-defined]
         assert "Traceback" not in own.log()

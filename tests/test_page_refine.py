@@ -25,7 +25,10 @@ pytestmark = pytest.mark.browser
 
 MODEL = "loopback-model"
 REFINED = ANSWER["refined_prompt"]
-TYPED = "镜头慢慢推近，海浪拍打礁石"
+# One for each test: the refiner remembers an answer.
+PHRASINGS = iter(
+    f"镜头{slowly}推近，海浪拍打{rocks}" for slowly in ("慢慢", "缓缓", "缓慢", "慢速") for rocks in ("礁石", "岩石")
+)
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +46,17 @@ def studio(llm: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
 
 
 @pytest.fixture
-def filled(page: Page, studio: RunningStudio, llm: Service) -> Page:
+def typed() -> str:
+    return next(PHRASINGS)
+
+
+@pytest.fixture
+def filled(page: Page, studio: RunningStudio, llm: Service, typed: str) -> Page:
     """A page with a picture and a prompt in it."""
     llm.requests.clear()
     llm.says(answer())
     open_page(page, studio.url)
-    choose_example(page, "stream.jpg", TYPED)
+    choose_example(page, "stream.jpg", typed)
     choose_preset(page, "preview")
     return page
 
@@ -62,12 +70,14 @@ def images_in(service: Service) -> list[str]:
     )
 
 
-def test_what_the_llm_proposes_is_shown_with_its_name_and_sent_as_shown(filled: Page, studio: RunningStudio) -> None:
+def test_what_the_llm_proposes_is_shown_with_its_name_and_sent_as_shown(
+    filled: Page, studio: RunningStudio, typed: str
+) -> None:
     filled.click("#refine")
     panel = filled.locator("#refine-panel")
     expect(panel.locator(".badge")).to_contain_text(MODEL)
     expect(panel.locator("ins")).to_have_text(REFINED)
-    expect(panel.locator("del")).to_have_text(TYPED)
+    expect(panel.locator("del")).to_have_text(typed)
     added = ANSWER["added_elements"][0]
     expect(panel.locator("li")).to_contain_text(added["element"])
     expect(panel.locator("li")).to_contain_text(added["why"])
@@ -78,13 +88,13 @@ def test_what_the_llm_proposes_is_shown_with_its_name_and_sent_as_shown(filled: 
     prompt: dict[str, Any] = json.loads((studio.data / "jobs" / job / "report.json").read_text(encoding="utf-8"))[
         "prompt"
     ]
-    assert (prompt["typed"], prompt["refined"], prompt["sent"]) == (TYPED, REFINED, REFINED)
+    assert (prompt["typed"], prompt["refined"], prompt["sent"]) == (typed, REFINED, REFINED)
     assert (prompt["source"], prompt["model"]) == ("llm", MODEL)
     assert prompt["added_elements"] == ANSWER["added_elements"]
     assert prompt["motion"]["speed"] == "slow_motion"
 
     filled.reload()
-    expect(filled.locator("#refine-panel .used")).to_contain_text(TYPED)
+    expect(filled.locator("#refine-panel .used")).to_contain_text(typed)
     expect(filled.locator("#prompt textarea")).to_have_value(REFINED)
 
 
