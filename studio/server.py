@@ -49,7 +49,7 @@ def serve(*, host: str, port: int, auth: tuple[str, str] | None, data: Path, wor
         try:
             _Server(host, port, app).run([address])
         finally:
-            _say(Text("Stopping; a running job gets a few seconds to end.", "正在停止；运行中的任务有几秒钟收尾。"))
+            _say(Text("Stopping; a running job finishes its step.", "正在停止；运行中的任务会做完当前一步。"))
 
 
 def take_address(host: str, port: int, auth: tuple[str, str] | None) -> socket.socket:

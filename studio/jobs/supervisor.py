@@ -22,7 +22,7 @@ WATCH_EVERY_S = 0.2
 RESTART_WAIT_S = 2.0
 """A worker that dies at once is started again no faster than this."""
 STOP_WAIT_S = 5.0
-"""How long a worker may take to finish its job when the studio stops."""
+"""How long a worker may take to finish its step when the studio stops."""
 
 WORKER_DIED = Text(
     en="The worker process ended in the middle of this job (out of memory, or it was stopped). Nothing of the video "
@@ -61,7 +61,7 @@ class Supervisor:
         self._thread.start()
 
     def stop(self) -> None:
-        """Lets running jobs finish for a few seconds, then ends them and tells them as interrupted."""
+        """Lets running jobs finish their step, for a few seconds at most, and tells them as interrupted."""
         self._stop.set()
         self._thread.join()
         for slot in self._slots:

@@ -43,16 +43,19 @@ OUR_FAULT = Text(
 
 
 class Reporter:
-    """Carries a run's progress into the store, and the person's wish to cancel out of it."""
+    """Carries a run's progress into the store, and out of it the person's wish to cancel or the studio's to stop."""
 
-    def __init__(self, store: JobStore, job: Job) -> None:
+    def __init__(self, store: JobStore, job: Job, stop: threading.Event) -> None:
         self._store = store
         self._job = job
+        self._stop = stop
         self._written_at = 0.0
         self._stage = ""
         self._previews = 0
 
     def __call__(self, progress: Progress) -> None:
+        if self._stop.is_set():
+            raise Cancelled
         if progress.preview is not None:
             self._write_preview(progress.preview)
         now = time.monotonic()
@@ -82,8 +85,11 @@ class Reporter:
         self._previews += 1
 
 
-def run_job(store: JobStore, job: Job, engines: EngineCache) -> None:
-    """Runs one claimed job to its end, whatever that is. Nothing half-made is left in the folder."""
+def run_job(store: JobStore, job: Job, engines: EngineCache, stop: threading.Event) -> None:
+    """Runs one claimed job to its end, whatever that is. Nothing half-made is left in the folder.
+
+    Once `stop` is set the run ends between two steps, and the supervisor, who knows why, says what became of the job.
+    """
     outputs = Outputs(
         video=job.folder / VIDEO_NAME,
         report=job.folder / REPORT_NAME,
@@ -92,9 +98,10 @@ def run_job(store: JobStore, job: Job, engines: EngineCache) -> None:
         shown_path=f"jobs/{job.id}/{VIDEO_NAME}",
     )
     try:
-        run(job.request, engines, outputs, Reporter(store, job), job_id=job.id)
+        run(job.request, engines, outputs, Reporter(store, job, stop), job_id=job.id)
     except Cancelled:
-        store.finish(job.id, "cancelled")
+        if not stop.is_set():
+            store.finish(job.id, "cancelled")
     except StudioError as error:
         log.warning("Job %s failed: %s", job.id, error)
         store.finish(job.id, "failed", error.text)
@@ -117,7 +124,7 @@ def work(store: JobStore, stop: threading.Event) -> None:
             stop.wait(IDLE_WAIT_S)
             continue
         log.info("Job %s: %s", job.id, job.request.engine)
-        run_job(store, job, engines)
+        run_job(store, job, engines, stop)
     engines.close()
 
 
@@ -127,7 +134,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     stop = threading.Event()
-    # The supervisor decides: Ctrl+C reaches the whole process group, and the running job may finish or be told.
+    # The supervisor decides: Ctrl+C reaches the whole process group, and the job must be told as what it was.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     work(JobStore(arguments.data), stop)
