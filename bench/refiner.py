@@ -24,8 +24,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from prompt_refiner import RefineResult, RefinerSettings, Style, load_settings, refine  # noqa: E402 - found by its path
+from prompt_refiner.ledger import stem  # noqa: E402
 from prompt_refiner.lexicon import load_lexicon  # noqa: E402
 from prompt_refiner.text import unquoted  # noqa: E402
+from prompt_refiner.translation import meanings  # noqa: E402
 from prompt_refiner.types import CAMERA_TAGS, Intensity, Language, Speed  # noqa: E402
 
 ROWS = {"tuned": ROOT / "evals" / "refiner.yaml", "heldout": ROOT / "evals" / "refiner_heldout.yaml"}
@@ -36,6 +38,10 @@ I2VGEN = Style(name="i2vgen_xl", encoder="CLIP ViT-H", token_limit=75, languages
 GOALS = {"camera_precision": 0.98, "camera_recall": 0.95, "intensity": 0.9, "invented_elements": 0}
 _HANZI = re.compile(r"[㐀-䶿一-鿿]")
 _WORD = re.compile(r"[^\W\d_㐀-䶿一-鿿]+|[㐀-䶿一-鿿]|\d+")
+_GRAMMAR_WORDS = frozenset(
+    ("a", "an", "the", "is", "are", "am", "and", "or", "not", "then", "of", "on", "in", "to", "one")
+)
+"""What English has and Chinese does without."""
 _PACE_WORDS = frozenset(("slowly", "quickly", "and", "the", "camera", *"缓慢緩快速镜头鏡頭"))
 
 
@@ -103,13 +109,16 @@ def camera_counts(outcome: Outcome) -> tuple[int, int, int]:
 
 
 def invented_words(typed: str, result: RefineResult) -> list[str]:
-    """Words of the refined prompt that were neither typed nor say a camera move that was asked for."""
+    """Words of the refined prompt that were neither typed nor mean a typed word nor say a camera move asked for."""
     phrases = [load_lexicon().phrases[tag] for tag in result.camera_motion]
     ours = " ".join(text for each in phrases for text in (each.zh, each.en, each.en_ing, each.zh_alone, each.en_alone))
     known = {word.lower() for word in _WORD.findall(f"{typed} {ours}")} | _PACE_WORDS
     traditional = load_lexicon().in_traditional(ours)
     known |= set(_WORD.findall(traditional))
-    return [word for word in _WORD.findall(result.refined_prompt.lower()) if word not in known]
+    if _HANZI.search(typed):
+        known |= _GRAMMAR_WORDS
+    stems = {stem(word) for word in (known | meanings(typed, load_lexicon().fold(typed)))}
+    return [word for word in _WORD.findall(result.refined_prompt.lower()) if stem(word) not in stems]
 
 
 def english_missing(outcome: Outcome) -> list[str]:
@@ -136,13 +145,19 @@ def faults(outcome: Outcome) -> list[str]:
     for each in (outcome.wan, outcome.english):
         if made_up := invented_words(row.text, each):
             found.append(f"made up {made_up} in {each.refined_prompt!r}")
-    if not budget_held(outcome):
-        found.append("too long, and not told")
-    if not language_held(outcome):
-        found.append(f"not in English, and not told: {outcome.english.refined_prompt!r}")
-    if missing := english_missing(outcome):
-        found.append(f"no {missing} in {outcome.english.refined_prompt!r}")
-    return found
+    return [*found, *english_faults(outcome)]
+
+
+def english_faults(outcome: Outcome) -> list[str]:
+    """What is wrong with the prompt for the engine that reads English only, or with the length of either."""
+    prompt = outcome.english.refined_prompt
+    missing = english_missing(outcome)
+    faults = (
+        (not budget_held(outcome), "too long, and not told"),
+        (not language_held(outcome), f"not in English, and not told: {prompt!r}"),
+        (bool(missing), f"no {missing} in {prompt!r}"),
+    )
+    return [fault for is_wrong, fault in faults if is_wrong]
 
 
 def budget_held(outcome: Outcome) -> bool:
