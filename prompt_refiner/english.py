@@ -209,8 +209,8 @@ class _Sentence:
             raise TooInvolvedError
 
     def _take_verb(self, verb: Phrase) -> None:
-        if verb.typed == "写" and self.subject is not None and self.subject.role not in ALIVE:
-            verb = replace(verb, text="show")
+        if verb.typed == "写着" and (self.subject is None or self.subject.role in (*ALIVE, "pronoun")):
+            verb = replace(verb, text="write")  # A sign shows what is written on it.
         joint = self.joint or ("" if not self.acts else "and")
         if self.acts and self.acts[-1].verb.typed in _SEEING and self.acts[-1].thing and not self.joint:
             joint = ""

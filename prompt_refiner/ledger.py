@@ -97,7 +97,7 @@ def stem(word: str) -> str:
     """One form for walk, walks, walking, walked. Rough: it only ever compares."""
     word = word.removesuffix("'s")
     for ending in ("ing", "ies", "ied", "ed", "es", "s", "ly"):
-        if word.endswith(ending) and len(word) - len(ending) >= 3:
+        if word.endswith(ending) and not word.endswith("ss") and len(word) - len(ending) >= 3:
             word = word[: -len(ending)] + ("y" if ending in ("ies", "ied") else "")
             break
     if len(word) > 3 and word[-1] == word[-2] and word[-1] not in "aeiouls":

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from prompt_refiner.text import has_hanzi
 from prompt_refiner.translation import Role, Word
 
 Kind = Literal[
@@ -150,12 +151,13 @@ class Gathering:
         if word.can("and"):
             self._push(Phrase(kind="preposition", text="and", typed="、"))
             return
-        role, kind = next(((role, kind) for role, kind in _KINDS if word.can(role)), (None, None))
-        if role is None or kind is None:
-            raise TooInvolvedError
-        text = word.text if role == "symbol" else word.roles[role]
-        role = "existential" if role == "verb" and word.can("existential") else role
-        self._push(Phrase(kind=kind, text=text, typed=word.text, role=role))
+        for role, kind in _KINDS:
+            if word.can(role):
+                text = word.text if role == "symbol" else word.roles[role]
+                seen_as: Role = "existential" if role == "verb" and word.can("existential") else role
+                self._push(Phrase(kind=kind, text=text, typed=word.text, role=seen_as))
+                return
+        raise TooInvolvedError
 
     # Nouns
 
@@ -216,7 +218,8 @@ class Gathering:
 
     def _with_next(self, found: Phrase, word: Word) -> Phrase:
         following = self._noun(word, ())
-        if following.forms[1]:
+        # What is unknown between two nouns may be what one does to the other.
+        if following.forms[1] or found.after:
             raise TooInvolvedError
         if found.forms[1]:
             if following.role == "foreign":
@@ -283,6 +286,8 @@ class Gathering:
     def _localize(self, word: Word) -> None:
         """桌子 + 上 is "on the table", with what stands before it: 从桌子上 is "from the table"."""
         noun = self.done.pop()
+        if any(has_hanzi(part) for part in noun.before):
+            raise TooInvolvedError
         last = self._last()
         here = noun.written("the") if noun.kind == "noun" else place_noun(noun.text)
         way = word.roles["localizer"]

@@ -108,9 +108,10 @@ def _piece(clause: Clause, text: str, kept: Sequence[tuple[int, int]]) -> _Piece
         return as_typed
     if clause.camera.tags:
         camera = _camera(clause, text)
-        return _Piece(text=camera, has_subject=False, is_camera=True) if camera else as_typed
+        said = camera and f"{camera} {_signs(clause)}".rstrip()
+        return _Piece(text=said, has_subject=False, is_camera=True) if said else as_typed
     if refused := _refused(clause):
-        return _Piece(text=refused, has_subject=False, is_camera=True)
+        return _Piece(text=f"{refused} {_signs(clause)}".rstrip(), has_subject=False, is_camera=True)
     parts: list[English] = []
     for start, end in _parted(clause.text):
         part = _translated(clause.text[start:end], [(left - start, right - start) for left, right in inside])
@@ -124,6 +125,13 @@ def _parted(text: str) -> list[tuple[int, int]]:
     """Pieces between white space among Chinese words, which stands for a comma."""
     ends = [found.span() for found in _GAP.finditer(text)]
     return list(zip([0, *(end for _, end in ends)], [*(start for start, _ in ends), len(text)], strict=True))
+
+
+def _signs(clause: Clause) -> str:
+    """What stands in the clause and is no word, such as an emoji."""
+    inside = [(token.start - clause.start, token.end - clause.start) for token in clause.tokens]
+    bare = _without(clause.text, inside)
+    return "".join(mark for mark in bare if not mark.isspace() and mark not in "、-·")
 
 
 def _without(text: str, spans: Sequence[tuple[int, int]]) -> str:
@@ -225,7 +233,7 @@ def _refused(clause: Clause) -> str | None:
         return None
     if _left_over(replace(clause, tokens=tuple(asked), camera=camera)):
         return None
-    moves = " or ".join(load_lexicon().phrases[tag].en_ing for tag in camera.tags)
+    moves = " or ".join("shaking" if tag == "handheld" else load_lexicon().phrases[tag].en_ing for tag in camera.tags)
     return f"camera not {moves}"
 
 
