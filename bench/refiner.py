@@ -39,7 +39,7 @@ GOALS = {"camera_precision": 0.98, "camera_recall": 0.95, "intensity": 0.9, "inv
 _HANZI = re.compile(r"[㐀-䶿一-鿿]")
 _WORD = re.compile(r"[^\W\d_㐀-䶿一-鿿]+|[㐀-䶿一-鿿]|\d+")
 _GRAMMAR_WORDS = frozenset(
-    ("a", "an", "the", "is", "are", "am", "and", "or", "not", "then", "of", "on", "in", "to", "one")
+    ("a", "an", "the", "is", "are", "am", "and", "or", "not", "then", "of", "on", "in", "to", "one", "s")
 )
 """What English has and Chinese does without."""
 _PACE_WORDS = frozenset(("slowly", "quickly", "and", "the", "camera", *"缓慢緩快速镜头鏡頭"))
@@ -110,14 +110,16 @@ def camera_counts(outcome: Outcome) -> tuple[int, int, int]:
 
 def invented_words(typed: str, result: RefineResult) -> list[str]:
     """Words of the refined prompt that were neither typed nor mean a typed word nor say a camera move asked for."""
-    phrases = [load_lexicon().phrases[tag] for tag in result.camera_motion]
+    lexicon = load_lexicon()
+    refused = lexicon.phrases if any(token.has("negator") for token in lexicon.scan(typed)) else {}
+    phrases = [lexicon.phrases[tag] for tag in (*result.camera_motion, *refused)]
     ours = " ".join(text for each in phrases for text in (each.zh, each.en, each.en_ing, each.zh_alone, each.en_alone))
     known = {word.lower() for word in _WORD.findall(f"{typed} {ours}")} | _PACE_WORDS
-    traditional = load_lexicon().in_traditional(ours)
+    traditional = lexicon.in_traditional(ours)
     known |= set(_WORD.findall(traditional))
     if _HANZI.search(typed):
-        known |= _GRAMMAR_WORDS
-    stems = {stem(word) for word in (known | meanings(typed, load_lexicon().fold(typed)))}
+        known |= _GRAMMAR_WORDS | ({"shaking"} if refused else set())
+    stems = {stem(word) for word in (known | meanings(typed, lexicon.fold(typed)))}
     return [word for word in _WORD.findall(result.refined_prompt.lower()) if stem(word) not in stems]
 
 

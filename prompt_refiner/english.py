@@ -89,8 +89,11 @@ class _Act:
                 verb, ways[0] = _toward(verb, goal, ways[0])
             elif goal in _DANGLING:
                 verb = verb.removesuffix(" " + goal)
+        thing = self.thing
+        if " _ " in verb:
+            verb, thing = " ".join(verb.replace("_", thing).split()), ""
         refused = "not" if self.is_refused else ""
-        return " ".join(part for part in (refused, verb, self.thing, *self.adverbs, *ways, *self.before) if part)
+        return " ".join(part for part in (refused, verb, thing, *self.adverbs, *ways, *self.before) if part)
 
 
 def _toward(verb: str, goal: str, way: str) -> tuple[str, str]:
@@ -234,7 +237,7 @@ class _Sentence:
         is_subject = phrase.kind == "place" and self.subject is None and not self.acts and not self._noun_follows(index)
         if is_subject and later and not phrase.is_given:
             self.subject = Phrase(kind="noun", text=place_noun(phrase.text), role="place")
-        elif self.acts and (not later or (before is not None and before.kind == "verb")):
+        elif self.acts and (not later or (before is not None and before.kind == "verb" and phrase.role != "time")):
             self.acts[-1].ways.append(phrase.text)
         elif not self.acts and self.subject is None and not later:
             self.around.append(phrase.text)

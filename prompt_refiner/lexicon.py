@@ -9,14 +9,12 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict
 
 from prompt_refiner.text import has_hanzi, quoted_spans
-from prompt_refiner.translation import load_dictionary
+from prompt_refiner.translation import load_dictionary, read_yaml
 from prompt_refiner.types import CameraTag, Intensity, Speed
 
 Flag = Literal[
@@ -285,8 +283,7 @@ def _doubles(verb: str) -> bool:
 @cache
 def load_lexicon() -> Lexicon:
     """Reads lexicon.yaml, once. A word with two meanings of one kind is a mistake in the file: ValueError names it."""
-    raw = yaml.safe_load((Path(__file__).parent / "lexicon.yaml").read_text(encoding="utf-8"))
-    file = _LexiconFile.model_validate(raw)
+    file = _LexiconFile.model_validate(read_yaml("lexicon.yaml"))
     entries: dict[str, Entry] = {}
     for word, role, value in _roles(file):
         key = _key(word)

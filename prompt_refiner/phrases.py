@@ -62,18 +62,18 @@ class Phrase:
         if self.forms[1]:
             return self.forms[1]
         noun = self._plural() if self.is_plural else self.text.partition("/")[0]
-        first, words = article, (*self.before, noun.removeprefix("~").removeprefix("the "))
-        if self.count:
-            first = self.count
-        elif self.holder:
-            first = self.holder
-        elif noun.startswith("the ") or self.role in ("body", "place"):
+        is_bare, is_the = noun.startswith("~"), noun.startswith("the ")
+        phrase = " ".join((*self.before, noun.removeprefix("~" if is_bare else "the ")))
+        is_the, phrase = is_the or phrase.startswith("the "), phrase.removeprefix("the ")
+        first = _a(phrase) if article == "a" else article
+        if self.count or self.holder:
+            first = self.count or self.holder
+        elif is_bare or self.role == "foreign" or (self.role == "place" and not is_the):
+            first = ""
+        elif is_the or self.role == "body":
             first = "the"
-        elif noun.startswith("~") or self.is_plural or self.role == "foreign":
-            first = "the" if article == "the" and self.role != "foreign" and not noun.startswith("~") else ""
-        phrase = " ".join(word for word in words if word)
-        if first in ("a", "a "):
-            first = _a(phrase)
+        elif self.is_plural:
+            first = "the" if article == "the" else ""
         return " ".join(part for part in (first, phrase, *self.after) if part)
 
     def _plural(self) -> str:
@@ -155,7 +155,7 @@ class Gathering:
             if word.can(role):
                 text = word.text if role == "symbol" else word.roles[role]
                 seen_as: Role = "existential" if role == "verb" and word.can("existential") else role
-                self._push(Phrase(kind=kind, text=text, typed=word.text, role=seen_as))
+                self._push(Phrase(kind=kind, text=text, typed=word.key, role=seen_as))
                 return
         raise TooInvolvedError
 
@@ -185,7 +185,7 @@ class Gathering:
                 if beyond is None or not self._is_noun(index + 1):
                     break
                 index += 1
-            elif following is not None and following.text == "地":
+            elif following is not None and following.key == "地":
                 self._push(Phrase(kind="adverb", text=_adverb(before.pop()), role="manner"))
                 return index + 1
         word = self._at(index)
@@ -200,7 +200,7 @@ class Gathering:
         while (word := self._at(index)) is not None and self._is_noun(index) and not word.can("adjective"):
             found = self._with_next(found, word)
             index += 1
-        if (word := self._at(index)) is not None and word.text in ("们", "們"):
+        if (word := self._at(index)) is not None and word.key == "们":
             found, index = replace(found, is_plural=True), index + 1
         self._push_noun(found)
         return index
@@ -269,8 +269,8 @@ class Gathering:
         last, english = self._last(), word.roles["place"]
         if last is not None and last.kind == "noun" and last.role == "foreign":
             raise TooInvolvedError
-        if following is not None and following.can("localizer"):
-            self._push_noun(Phrase(kind="noun", text=place_noun(english), role="place"))
+        if following is not None and following.can("localizer", "of"):
+            self._push_noun(Phrase(kind="noun", text=place_noun(english), role="place", typed=english))
             return
         if last is not None and last.kind == "of":
             self.done.pop()
@@ -353,6 +353,8 @@ class Gathering:
             return replace(noun, holder=last.written("the") + "'s")
         if last.kind == "noun" and last.role == "foreign":
             return replace(noun, before=(last.bare, *noun.before))
+        if last.kind == "noun" and last.role == "place" and last.typed and not last.before:
+            return replace(noun, after=(*noun.after, last.typed))
         if last.kind == "noun":
             return replace(noun, after=(*noun.after, f"of {last.written('the')}"))
         if last.kind in ("around", "place"):
