@@ -71,16 +71,16 @@ class Outcome:
 
 
 def load_rows(name: str = "tuned") -> Iterator[tuple[Language, Row]]:
-    """The rows of one file of `ROWS`, without those of the held-out file that were seen after all."""
-    groups: dict[Language, list[Any]] = yaml.safe_load(ROWS[name].read_text(encoding="utf-8"))
-    for language, rows in groups.items():
-        for row in rows:
-            checked = Row.model_validate(row)
-            unknown = {name for tag in checked.camera for name in tag.split("|")} - set(CAMERA_TAGS)
-            if unknown:
-                raise ValueError(f"{checked.text}: no camera tag is called {', '.join(sorted(unknown))}")
-            if not checked.seen:
-                yield language, checked
+    """The tuned or the held-out rows; a held-out row that was seen after all counts as tuned."""
+    for file, path in ROWS.items():
+        groups: dict[Language, list[Any]] = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for language, rows in groups.items():
+            for row in map(Row.model_validate, rows):
+                unknown = {tag for tags in row.camera for tag in tags.split("|")} - set(CAMERA_TAGS)
+                if unknown:
+                    raise ValueError(f"{row.text}: no camera tag is called {', '.join(sorted(unknown))}")
+                if name == ("tuned" if row.seen else file):
+                    yield language, row
 
 
 def run(mode: Literal["llm", "offline"], settings: RefinerSettings, name: str = "tuned") -> list[Outcome]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from prompt_refiner.lexicon import english_forms
 from prompt_refiner.phrases import ALIVE, GOALS, Gathering, Phrase, TooInvolvedError, place_noun
+from prompt_refiner.text import has_hanzi
 from prompt_refiner.translation import Word
 
 _SEEING = frozenset(("看", "看着", "望着", "注视", "凝视", "盯着", "听", "听着", "有"))
@@ -206,6 +207,8 @@ class _Sentence:
             act = self.acts[-1]
             act.verb = replace(act.verb, text=act.verb.text.removesuffix(" " + goal))
             act.ways, act.is_fronted = [f"{goal} {noun.written('the')}"], False
+        elif self.acts and self.acts[-1].before and has_hanzi(noun.written()):
+            raise TooInvolvedError
         elif self.acts and not self.acts[-1].thing and not self.acts[-1].ways and not self.is_refused:
             self.acts[-1].thing = noun.written()
         else:

@@ -96,10 +96,12 @@ def _concepts() -> tuple[_Concept, ...]:
 def stem(word: str) -> str:
     """One form for walk, walks, walking, walked. Rough: it only ever compares."""
     word = word.removesuffix("'s")
-    for ending in ("ing", "ies", "ied", "ed", "es", "s", "ly"):
+    for ending in ("ing", "ies", "ied", "ed", "es", "s"):
         if word.endswith(ending) and not word.endswith("ss") and len(word) - len(ending) >= 3:
             word = word[: -len(ending)] + ("y" if ending in ("ies", "ied") else "")
             break
+    if word.endswith("ly") and len(word) > 4:
+        word = word[:-2]
     if len(word) > 3 and word[-1] == word[-2] and word[-1] not in "aeiouls":
         word = word[:-1]
     return word.removesuffix("e")

@@ -267,7 +267,7 @@ class Gathering:
 
     def _push_place(self, word: Word, following: Word | None) -> None:
         last, english = self._last(), word.roles["place"]
-        if last is not None and last.kind == "noun" and last.role == "foreign":
+        if last is not None and last.kind == "noun" and has_hanzi(last.text + "".join(last.after)):
             raise TooInvolvedError
         if following is not None and following.can("localizer", "of"):
             self._push_noun(Phrase(kind="noun", text=place_noun(english), role="place", typed=english))
@@ -297,7 +297,7 @@ class Gathering:
             self.done.pop()
             if last.text == "and":
                 raise TooInvolvedError
-            if last.typed not in _PROGRESSIVE:
+            if last.typed not in (*_PROGRESSIVE, "到"):
                 text = f"{last.text} {here if way in ('on', 'in') else text}"
         self._push(Phrase(kind="around", text=text, role="localizer", is_given=is_given))
 

@@ -106,12 +106,12 @@ def test_every_word_of_the_dictionary_is_translated_by_itself(role: str) -> None
             assert not has_hanzi(refined) or named(offline(word, I2VGEN)), (word, refined)
 
 
-@pytest.mark.parametrize("word", [word for word, entry in WORDS.items() if "verb" in entry and len(word) > 1])
-def test_every_verb_of_the_dictionary_takes_a_subject_and_has_an_ing_form(word: str) -> None:
-    refined = english(f"女孩{word}")
-    assert refined.startswith("a girl "), refined
-    assert re.match(r"a girl (lost|not )?[a-z-]*(ing)?\b", refined)
-    assert not has_hanzi(refined)
+def test_every_verb_of_the_dictionary_takes_a_subject_and_has_an_ing_form() -> None:
+    for word, entry in WORDS.items():
+        if "verb" in entry and len(word) > 1:
+            refined = english(f"女孩{word}")
+            assert re.match(r"a girl (lost|reflected|[a-z-]+ing)\b", refined), (word, refined)
+            assert not has_hanzi(refined)
 
 
 def test_how_much_movement_a_verb_is_counts_in_the_reading() -> None:
@@ -178,7 +178,7 @@ PIECES = st.sampled_from(
 SENTENCES = st.lists(PIECES, min_size=1, max_size=9).map("".join)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(SENTENCES)
 def test_whatever_is_still_chinese_is_named(text: str) -> None:
     result = offline(text, I2VGEN)
@@ -187,7 +187,7 @@ def test_whatever_is_still_chinese_is_named(text: str) -> None:
             assert left in named(result)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(SENTENCES)
 def test_quotations_numbers_and_signs_survive(text: str) -> None:
     refined = english(text)
@@ -197,14 +197,14 @@ def test_quotations_numbers_and_signs_survive(text: str) -> None:
     assert next(check for check in result.checks if check.name == "kept_verbatim").passed
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(SENTENCES)
 def test_refining_twice_changes_nothing_more(text: str) -> None:
     once = english(text)
     assert english(once) == once
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(SENTENCES)
 def test_the_camera_is_asked_for_the_same(text: str) -> None:
     result = offline(text, I2VGEN)
