@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 from prompt_refiner.camera import read_camera
 from prompt_refiner.english import Clause as English
@@ -248,7 +249,7 @@ def _camera_last(pieces: Sequence[_Piece], reading: Reading) -> list[_Piece]:
         return [*pieces, *said]
     first: list[_Piece] = []
     last: list[_Piece] = []
-    for piece, following in zip(pieces, [*pieces[1:], None], strict=True):
+    for piece, following in zip_longest(pieces, pieces[1:]):
         holds_next = following is not None and not following.has_subject and not following.is_camera
         (last if piece.is_camera and not holds_next else first).append(piece)
     return [*first, *last, *said]

@@ -110,7 +110,7 @@ def test_every_verb_of_the_dictionary_takes_a_subject_and_has_an_ing_form() -> N
     for word, entry in WORDS.items():
         if "verb" in entry and len(word) > 1:
             refined = english(f"女孩{word}")
-            assert re.match(r"a girl (lost|reflected|[a-z-]+ing)\b", refined), (word, refined)
+            assert re.match(r"a girl ([a-z-]+ )?(lost|reflected|[a-z-]+ing)\b", refined), (word, refined)
             assert not has_hanzi(refined)
 
 
@@ -152,6 +152,13 @@ def test_a_quotation_and_a_locked_word_stand_as_typed() -> None:
     assert "小龙人" in result.refined_prompt
     locked = refine("女孩转身，小狗奔跑", style=I2VGEN, settings=RefinerSettings(), mode="offline", locked=("小狗",))
     assert locked.refined_prompt == "a girl turning around, 小狗 running"
+
+
+def test_a_translation_that_would_move_the_camera_otherwise_is_not_used() -> None:
+    # In English "in an arc" would be a way of its own, and an orbit without a side goes right.
+    result = offline("镜头以弧线向左环绕", I2VGEN)
+    assert result.refined_prompt == "镜头以弧线向左环绕, camera orbiting left"
+    assert [notice.cause for notice in result.notices] == ["clauses"]
 
 
 def test_an_engine_that_reads_chinese_gets_chinese() -> None:
