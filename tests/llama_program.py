@@ -24,6 +24,7 @@ def main(model: str, key: str, context: str) -> None:
     parameters.cpuparams.n_threads = 1
     parameters.cpuparams_batch.n_threads = 1
     parameters.endpoint_slots = True
+    parameters.endpoint_metrics = True
     parameters.ui = False
     server = xllamacpp.Server(parameters)
     sys.stdout.write(f"{server.listening_address}\n")

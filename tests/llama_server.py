@@ -31,14 +31,25 @@ class Llama:
     def settings(self, provider: str = "llama.cpp", key: str | None = KEY) -> RefinerSettings:
         return RefinerSettings(provider=provider, base_url=f"{self.url}/v1", model="tiny", api_key=key)
 
-    def slot(self) -> dict[str, Any]:
-        """What the server works on: `is_processing`, and how many tokens it has written."""
-        request = urllib.request.Request(f"{self.url}/slots", headers={"Authorization": f"Bearer {KEY}"})
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=START_S) as answer:
-            return json.load(answer)[0]
-
     def is_busy(self) -> bool:
-        return self.slot()["is_processing"]
+        return self._slot()["is_processing"]
+
+    def is_writing(self) -> bool:
+        slot = self._slot()
+        return slot["is_processing"] and slot["next_token"][0]["n_decoded"] > 0
+
+    def written(self) -> int:
+        """Tokens of all answers that were written to their end."""
+        lines = (line.split() for line in self._get("/metrics").splitlines())
+        return next(int(line[1]) for line in lines if line[0] == "llamacpp:tokens_predicted_total")
+
+    def _slot(self) -> dict[str, Any]:
+        return json.loads(self._get("/slots"))[0]
+
+    def _get(self, path: str) -> str:
+        request = urllib.request.Request(f"{self.url}{path}", headers={"Authorization": f"Bearer {KEY}"})
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=START_S) as answer:
+            return answer.read().decode()
 
 
 @contextmanager
@@ -64,7 +75,7 @@ def wait_until_ready(llama: Llama) -> None:
     ends = time.monotonic() + START_S
     while True:
         try:
-            llama.slot()
+            llama.is_busy()
         except urllib.error.HTTPError:
             assert time.monotonic() < ends, "the model is still loading"
             time.sleep(0.05)
