@@ -343,7 +343,7 @@ def test_the_deadline_holds_while_headers_drip(service: Service) -> None:
 def test_a_person_who_does_not_want_to_wait_does_not_wait(service: Service) -> None:
     service.play = hang(service)
     started = time.monotonic()
-    result = service.refine(cancelled=lambda: bool(service.requests), deadline_s=5.0)
+    result = service.refine(cancelled=lambda: bool(service.requests), deadline_s=30.0)
     assert time.monotonic() - started < 10
     assert cause_of(result) == "cancelled"
     assert result.notices[0].severity == "info"
