@@ -24,7 +24,7 @@ TEXTS = (
     "The cat's 2 paws, it'll turn!  twice\n",
     "玫瑰缓缓绽放 &amp; ﬁne <|endoftext|> </s> x",
     "A ROSE â€œopensâ€\x9d",
-    "",
+    "cafe\u0301 \u00c5 A\u030a",
 )
 
 
