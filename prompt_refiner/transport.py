@@ -8,8 +8,11 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import socket
+import ssl
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
 
 from prompt_refiner.deadline import Deadline
 from prompt_refiner.failures import Cause, LlmFailure
@@ -18,6 +21,7 @@ from prompt_refiner.types import Usage
 
 if TYPE_CHECKING:
     import httpx2
+    import openai
     from openai import APIStatusError
 
 _CONNECT_S = 5.0
@@ -57,6 +61,26 @@ def ask(
     deadline: Deadline,
 ) -> Reply:
     """Sends one chat request, never a second one. Every way to fail is an LlmFailure that says when to ask again."""
+    with _answering(settings, deadline) as client:
+        # As a body of its own: what a service takes is not limited to what the package has a name for.
+        answer = client.chat.completions.create(
+            model=settings.model or "", messages=list(messages), extra_body=dict(parameters)
+        )
+        return _reply(answer)
+
+
+def list_models(settings: RefinerSettings, deadline: Deadline) -> tuple[str, ...]:
+    """The names of the models that the service says it has. LlmFailure as `ask`; many services say nothing."""
+    with _answering(settings, deadline) as client:
+        listed = client.models.list().data
+        if not isinstance(listed, list):
+            raise LlmFailure("not_an_api", type(listed).__name__)
+        return tuple(name for model in listed if isinstance(name := getattr(model, "id", None), str))
+
+
+@contextlib.contextmanager
+def _answering(settings: RefinerSettings, deadline: Deadline) -> Iterator[Any]:
+    """A client for one request; whatever goes wrong with it leaves as an LlmFailure."""
     try:
         import httpx2
         import openai
@@ -65,23 +89,52 @@ def ask(
     deadline.check()
     try:
         with _client(settings, deadline) as client:
-            # As a body of its own: what a service takes is not limited to what the package has a name for.
-            answer = client.chat.completions.create(
-                model=settings.model or "", messages=list(messages), extra_body=dict(parameters)
-            )
-            return _reply(answer)
-    except openai.APITimeoutError as error:
-        is_unreachable = isinstance(error.__cause__, httpx2.ConnectTimeout)
-        raise LlmFailure("unreachable" if is_unreachable else "timeout") from error
+            yield client
     except openai.APIStatusError as error:
-        raise _refusal(error) from error
+        raise _refusal(error, settings) from error
     except openai.APIConnectionError as error:
-        if isinstance(error.__cause__, LlmFailure):
-            raise error.__cause__ from None
-        raise LlmFailure("unreachable", again_after_s=_BREATH_S) from error
+        raise _connection_failure(error, settings) from error
     except (openai.OpenAIError, httpx2.HTTPError, httpx2.InvalidURL, ValueError, TypeError, AttributeError) as error:
         # A body that is no answer reaches us in any of these forms: see the package's own parsing.
         raise LlmFailure("not_an_api", type(error).__name__, again_after_s=0) from error
+
+
+def _connection_failure(error: openai.APIConnectionError, settings: RefinerSettings) -> LlmFailure:
+    """Why there was no answer at all. A timeout is an APIConnectionError too."""
+    import httpx2
+    import openai
+
+    cause = error.__cause__
+    if isinstance(cause, LlmFailure):
+        return cause
+    proxy = _proxy_for(settings)
+    is_connecting = isinstance(cause, httpx2.ConnectTimeout | httpx2.ConnectError)
+    if _is_untrusted(error):
+        return LlmFailure("certificate")
+    # Through a proxy, the only connection that this machine makes is the one to the proxy.
+    if isinstance(cause, httpx2.ProxyError) or (proxy and is_connecting):
+        return LlmFailure("proxy", proxy or "")
+    if isinstance(error, openai.APITimeoutError):
+        return LlmFailure("unreachable" if is_connecting else "timeout")
+    return LlmFailure("unreachable", again_after_s=_BREATH_S)
+
+
+def _is_untrusted(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _proxy_for(settings: RefinerSettings) -> str | None:
+    """Host and port of the proxy that the environment names for this service; never its password."""
+    host = settings.host or ""
+    if _is_near(host) or urllib.request.proxy_bypass(host):
+        return None
+    proxies = urllib.request.getproxies()
+    address = proxies.get(urlsplit(settings.base_url or "").scheme) or proxies.get("all")
+    return None if address is None else urlsplit(address).netloc.rpartition("@")[2] or address
 
 
 def _client(settings: RefinerSettings, deadline: Deadline) -> Any:  # noqa: ANN401 - the package is imported late
@@ -189,7 +242,9 @@ def _usage(counted: Any) -> Usage | None:  # noqa: ANN401
     return Usage(input_tokens=asked, output_tokens=answered)
 
 
-def _refusal(error: APIStatusError) -> LlmFailure:
+def _refusal(error: APIStatusError, settings: RefinerSettings) -> LlmFailure:
+    if error.status_code == 407:
+        return LlmFailure("proxy", _proxy_for(settings) or "")
     cause = _cause_of(error)
     again_after_s: float | None = None
     if cause in ("busy", "server_error"):
