@@ -67,7 +67,7 @@ def advice_for(values: Values, proposal: Proposal | None, services: Services) ->
     ]
     if proposal.preset not in (None, choice.preset) and proposal.preset in spec.presets and not _has(found, "preset"):
         why = Text(f"{BY_LLM.en} {proposal.preset_why}".strip(), f"{BY_LLM.zh}{proposal.preset_why}")
-        found.append(Advice(field="preset", value=proposal.preset, reason=why))
+        found.insert(0, Advice(field="preset", value=proposal.preset, reason=why))
     worded = by_result(prompt, spec) if proposal.is_used else None
     if worded is not None:
         found.append(Advice(field="prompt", value=worded, reason=REWORDED))

@@ -61,7 +61,7 @@ def edited_html(prompt: str, proposal: Proposal | None, spec: EngineSpec) -> str
     if is_own_text(prompt, proposal):
         return f'<div class="edited"><p>{both(OWN_TEXT)}</p></div>'
     checked, text = check_edited(prompt, proposal, spec), proposal.text
-    known = {added.element.lower() for added in proposal.origin.added_elements}
+    known = {each.element.lower() for each in check_edited(text, proposal, spec).additions}
     new = [each.element for each in checked.additions if each.element.lower() not in known]
     told = []
     if gone := lost(proposal.origin.typed, prompt):
@@ -190,8 +190,8 @@ def _added(proposal: Proposal) -> str:
 
 def _match(proposal: Proposal) -> str:
     match = proposal.match
-    reason = " ".join(part for part in (match.reason, "; ".join(match.conflicts)) if part)
-    return f'<p class="match {match.verdict}">{both(MATCH[match.verdict])} {escape(reason)}</p>'
+    reason = " · ".join(part for part in (match.reason, *match.conflicts) if part)
+    return f'<p class="match {match.verdict}"><span>{both(MATCH[match.verdict])} {escape(reason)}</span></p>'
 
 
 def _tags(proposal: Proposal) -> str:
