@@ -102,6 +102,10 @@ def parameters(settings: RefinerSettings, learned: Learned, *, room: int = 1) ->
     provider = load_providers()[settings.provider or ""]
     rule = provider.rule_for(settings.model or "")
     sent: dict[str, Any] = {learned.tokens_as or provider.token_parameter: provider.max_tokens * room}
+    # In pieces, since most servers notice only then that nobody waits any more, and leave the GPU to the video.
+    sent["stream"] = True
+    if provider.usage_on_request and "stream" not in learned.left_out:
+        sent["stream_options"] = {"include_usage": True}
     if provider.temperature is not None:
         sent["temperature"] = provider.temperature
     forms = _forms(settings)[learned.rung :]
