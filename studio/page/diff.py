@@ -41,8 +41,18 @@ def words_of(text: str) -> list[str]:
 
 def likeness(one: str, other: str) -> float:
     """How much of two texts is the same words: 0 for none, 1 for all."""
-    first, second = ([word for word in words_of(text) if _WORD.search(word)] for text in (one, other))
-    return difflib.SequenceMatcher(None, first, second, autojunk=False).ratio()
+    return difflib.SequenceMatcher(None, _words(one), _words(other), autojunk=False).ratio()
+
+
+def share_left(before: str, after: str) -> float:
+    """How many of the words of `before` still stand in `after`, in their order: 0 for none, 1 for all."""
+    words = _words(before)
+    blocks = difflib.SequenceMatcher(None, words, _words(after), autojunk=False).get_matching_blocks()
+    return sum(block.size for block in blocks) / len(words) if words else float(before == after)
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in words_of(text) if _WORD.search(word)]
 
 
 def compare(before: str, after: str, added: Collection[Span] = ()) -> list[Run]:

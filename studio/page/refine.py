@@ -15,7 +15,7 @@ from i2v_pipeline.types import EngineSpec, Motion, PresetName, PromptOrigin, Tex
 from prompt_refiner import CheckedText, Fidelity, RefineResult, check_text, refine
 from prompt_refiner.striking import places_of, strike_out
 from prompt_refiner.types import Verdict
-from studio.page.diff import REWRITTEN_BELOW, likeness
+from studio.page.diff import REWRITTEN_BELOW, share_left
 from studio.page.services import Services
 from studio.page.words import WARNINGS
 from studio.recipe import motion_of, origin_of, style_of
@@ -146,7 +146,7 @@ def used(proposal: Proposal) -> Proposal:
 def is_own_text(prompt: str, proposal: Proposal) -> bool:
     """Whether so little of the proposal is left in the prompt that it is the person's own text again."""
     text = proposal.text
-    return prompt != text and likeness(text, prompt) < REWRITTEN_BELOW
+    return prompt != text and share_left(text, prompt) < REWRITTEN_BELOW
 
 
 def origin_for(prompt: str, proposal: Proposal | None) -> PromptOrigin:

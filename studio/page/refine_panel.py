@@ -62,7 +62,7 @@ def edited_html(prompt: str, proposal: Proposal | None, spec: EngineSpec) -> str
         return f'<div class="edited"><p>{both(OWN_TEXT)}</p></div>'
     checked, text = check_edited(prompt, proposal, spec), proposal.text
     known = {each.element.lower() for each in check_edited(text, proposal, spec).additions}
-    new = [each.element for each in checked.additions if each.element.lower() not in known]
+    new = dict.fromkeys(each.element for each in checked.additions if each.element.lower() not in known)
     told = []
     if gone := lost(proposal.origin.typed, prompt):
         names = ", ".join(gone)
