@@ -99,7 +99,7 @@ def advice_html(found: tuple[Advice, ...], values: Values) -> str:
     if not found:
         return ""
     title = both(Text("Suggestions", "参数建议"))
-    return f'<div class="advice"><h3>{title}</h3><ul>{"".join(_item(each, values) for each in found)}</ul></div>'
+    return f'<div class="advice"><h2>{title}</h2><ul>{"".join(_item(each, values) for each in found)}</ul></div>'
 
 
 def _item(each: Advice, values: Values) -> str:

@@ -139,7 +139,7 @@ def _wire(page: gr.Blocks, handlers: Handlers) -> None:
     def then_show(event: Any) -> None:  # noqa: ANN401 - Gradio's Dependency has no public type
         event.success(None, view["shown"], None, js=_SHOW_JOB, **PRIVATE)
 
-    opened = [view["client"], view["shown"], *everything, *followed]
+    opened = [view["client"], view["shown"], view["show_picture"], *everything, *followed]
     page.load(handlers.live, {view["client"], view["draft"]}, opened, **EVENT)
 
     # What is typed: the plan, the draft, the settings behind engine and preset
@@ -161,7 +161,7 @@ def _wire(page: gr.Blocks, handlers: Handlers) -> None:
     form["engine"].input(handlers.choose_engine, fields, [*form.values(), view["engine_note"], view["lacks"]], **EVENT)
     view["examples"].pick_example(handlers.pick_example, None, everything, **EVENT)
 
-    wire_refine(page, handlers.refining, everything, EVENT)
+    wire_refine(handlers.refining, everything, EVENT)
 
     # Jobs
     then_show(view["generate"].click(handlers.generate, {*fields, *kept, view["proposal"]}, [view["shown"]], **EVENT))

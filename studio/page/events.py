@@ -151,6 +151,7 @@ class Handlers:
         jobs = self.services.store.list(self.services.user or client)
         newest = ([job for job in jobs if not job.over] or jobs)[:1]
         updates: Updates = {view["client"]: client, view["shown"]: asked or (newest[0].id if newest else None)}
+        updates |= self.refining.opening()
         kept = draft.read(data[view["draft"]], self.services)
         return updates if kept is None else updates | self._form_updates(kept.values, kept.proposal)
 

@@ -96,9 +96,7 @@ def make_refine(services: Services, view: dict[str, Any]) -> None:
     view["llm_note"] = gr.HTML("", elem_id="llm-note", js_on_load="")
 
 
-def wire_refine(
-    page: gr.Blocks, handlers: RefineHandlers, everything: list[Component], event: Mapping[str, Any]
-) -> None:
+def wire_refine(handlers: RefineHandlers, everything: list[Component], event: Mapping[str, Any]) -> None:
     """The step's events. `everything` is what a change of the whole form may fill; `event` are options of each."""
     form, view = handlers.form, handlers.view
     asked = {*form.values(), view["proposal"], view["show_picture"], view["fidelity"]}
@@ -112,7 +110,6 @@ def wire_refine(
         quiet = {name: value for name, value in event.items() if name != "concurrency_limit"}
         started.failure(None, None, view["refine_panel"], js="() => ''", **quiet)
 
-    page.load(handlers.opening, None, view["show_picture"], **event)
     or_empty(view["refine"].click(handlers.refine, asked, asking, **event))
     or_empty(view["refine_panel"].consent(handlers.answer, asked, asking, **event))
     view["show_picture"].input(handlers.choose_picture, view["show_picture"], noted, **event)
@@ -154,9 +151,9 @@ class RefineHandlers:
             self.view["edited"]: refine_panel.edited_html(values["prompt"] or "", proposal, spec),
         }
 
-    @at_edge
     def opening(self) -> Updates:
-        """The box stands as the person once answered; an LLM on this machine may look."""
+        """The box stands as the person once answered; an LLM on this machine may look. Part of the one event that opens
+        the page: with a second one beside it, the page lost what the first restored."""
         return {self.view["show_picture"]: self._may_see() is True}
 
     @at_edge

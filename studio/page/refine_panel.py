@@ -159,9 +159,9 @@ def _sides(proposal: Proposal) -> str:
         left, right = compare(typed, text), compare(typed, text, places)
     return (
         '<div class="sides">'
-        f'<div class="typed"><h3>{both(Text("You typed", "你的输入"))}</h3>'
+        f'<div class="typed"><h2>{both(Text("You typed", "你的输入"))}</h2>'
         f'<p class="diff">{as_html(left, hide="new")}</p></div>'
-        f'<div class="refined"><h3>{both(Text("Refined", "优化后"))}</h3>'
+        f'<div class="refined"><h2>{both(Text("Refined", "优化后"))}</h2>'
         f'<p class="diff">{as_html(right, hide="gone")}</p></div></div>'
     )
 
