@@ -8,15 +8,17 @@ from typing import Any
 from i2v_pipeline.errors import RequestError
 from i2v_pipeline.suggestions import CurrentSettings, suggest
 from i2v_pipeline.types import EngineSpec, Text
+from prompt_refiner.checks import count_tokens
 from prompt_refiner.ledger import content_words
 from prompt_refiner.reading import read
-from prompt_refiner.text import clean, estimate_tokens
+from prompt_refiner.text import clean
 from prompt_refiner.types import CameraTag
 from prompt_refiner.writing import camera_phrase, without_camera
 from studio.page.form import Values, read_choice
 from studio.page.refine import Proposal, is_own_text, movement_for
 from studio.page.services import Services
 from studio.page.text import LABELS, both, escape
+from studio.recipe import style_of
 
 AS_IF = "as if the camera"
 FRAMED = {
@@ -90,8 +92,8 @@ def by_result(prompt: str, spec: EngineSpec) -> str | None:
     frame = FRAMED.get(tags[0], "")
     scene = rest[:1].lower() + rest[1:] if frame else rest
     worded = f"{frame}{scene}, {AS_IF} is {phrase.removeprefix('camera ')}"
-    limit = spec.prompt_style.token_limit
-    return worded if limit is None or estimate_tokens(worded) <= limit else None
+    tokens, limit = count_tokens(worded, style_of(spec)), spec.prompt_style.token_limit
+    return worded if tokens is None or limit is None or tokens <= limit else None
 
 
 def advice_html(found: tuple[Advice, ...], values: Values) -> str:

@@ -49,6 +49,7 @@ class Proposal:
     seen: tuple[str, ...] = ()
     latency_s: float = 0.0
     tokens: int | None = None
+    tokens_are_exact: bool = False
     token_limit: int | None = None
     preset: PresetName | None = None
     preset_why: str = ""
@@ -110,6 +111,7 @@ def propose(
         seen=result.image_elements,
         latency_s=result.latency_s,
         tokens=result.token_count,
+        tokens_are_exact=result.token_count_is_exact,
         token_limit=spec.prompt_style.token_limit,
         preset=suggestion.preset if suggestion is not None else None,
         preset_why=suggestion.why if suggestion is not None else "",

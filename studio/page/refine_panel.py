@@ -73,7 +73,7 @@ def edited_html(prompt: str, proposal: Proposal | None, spec: EngineSpec) -> str
             Text(f"New beside what you first typed: {', '.join(new)}.", f"与最初输入相比新增：{'、'.join(new)}。")
         )
     title = both(Text("You changed it", "你已修改"))
-    tokens = _tokens(checked.token_count, spec.prompt_style.token_limit)
+    tokens = _tokens(checked.token_count, spec.prompt_style.token_limit, is_exact=checked.token_count_is_exact)
     return (
         f'<div class="edited"><p class="panel-head"><strong>{title}</strong>'
         f'<span class="facts quiet">{both(tokens) if tokens else ""}</span></p>'
@@ -129,15 +129,16 @@ def _facts(proposal: Proposal) -> str:
     facts = []
     if proposal.origin.source == "llm":
         facts.append(Text(f"{proposal.latency_s:.1f} s", f"{proposal.latency_s:.1f} 秒"))
-    if tokens := _tokens(proposal.tokens, proposal.token_limit):
+    if tokens := _tokens(proposal.tokens, proposal.token_limit, is_exact=proposal.tokens_are_exact):
         facts.append(tokens)
     return " · ".join(both(fact) for fact in facts)
 
 
-def _tokens(count: int | None, limit: int | None) -> Text | None:
+def _tokens(count: int | None, limit: int | None, *, is_exact: bool) -> Text | None:
     if count is None or limit is None:
         return None
-    return Text(f"about {count} of {limit} tokens", f"约 {count} / {limit} 词元")
+    about = Text("", "") if is_exact else Text("about ", "约 ")
+    return Text(f"{about.en}{count} of {limit} tokens", f"{about.zh}{count} / {limit} 词元")
 
 
 def _typed(origin: PromptOrigin) -> str:
