@@ -37,7 +37,7 @@ def service() -> Iterator[Service]:
 
 
 def connect(service: Service, provider: str = "kimi", model: str = "kimi-k2.6", **options: Any) -> Connection:
-    found = check_connection(service.settings(provider, model), **{"deadline_s": 10.0, **options})
+    found = check_connection(service.settings(provider, model), **{"deadline_s": 30.0, **options})
     assert (found.host, found.model) == ("127.0.0.1", model)
     assert found.ok == (found.notice.code == "connected")
     assert KEY not in f"{found}"
