@@ -41,7 +41,7 @@ CLIP_TOKENS = 257
 
 @dataclass(frozen=True, kw_only=True)
 class Counted:
-    """FLOPs outside attention and within, bytes that element-wise operations read and write, bytes alive at the peak."""
+    """FLOPs outside attention and within, bytes that element-wise operations move, bytes alive at the peak."""
 
     flops: float
     attention_flops: float
@@ -110,9 +110,9 @@ def _as_on_cuda(flops: list[float], moved: list[int]) -> Iterator[None]:
         return torch.empty_like(given)
 
     functional = "torch.nn.functional"
-    with mock.patch(f"{functional}.scaled_dot_product_attention", attend):
-        with mock.patch(f"{functional}.rms_norm", normalise):
-            yield
+    one, other = f"{functional}.scaled_dot_product_attention", f"{functional}.rms_norm"
+    with mock.patch(one, attend), mock.patch(other, normalise):
+        yield
 
 
 def count(work: Callable[[], object]) -> Counted:

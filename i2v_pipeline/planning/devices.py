@@ -16,6 +16,8 @@ DEVICES_PATH = Path(__file__).with_name("devices.yaml")
 
 AttentionKernel = Literal["sdpa", "fa3", "sage2"]
 Rate = Annotated[float, Field(gt=0)]
+_OTHER_CARDS = "ti|super|laptop|mobile|maxq"
+"""After a card's name: an RTX 3060 Ti and a laptop's RTX 4090 are not what the table has. Nor is an A1000 an A100."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +74,10 @@ def find_device(name: str) -> Device:
     # The longest name first: an RTX 4090 D is no RTX 4090.
     known = [(_squeezed(alias), entry) for entry in _file().devices.values() for alias in entry.names]
     for alias, entry in sorted(known, key=lambda pair: -len(pair[0])):
-        # A number goes on in neither direction: an A1000 is no A100.
-        if re.search(rf"(?<!\d){alias}(?!\d)", wanted) or wanted == alias.removeprefix("rtx"):
+        # An A1000 is no A100, and an RTX 3060 Ti or a laptop's RTX 4090 is another card.
+        if re.search(rf"(?<!\d){alias}(?!\d|ti|super|laptop|mobile|maxq)", wanted) or wanted == alias.removeprefix(
+            "rtx"
+        ):
             return _device(entry, title=entry.title, is_known=True)
     return _device(_file().unknown, title=name, is_known=False)
 
