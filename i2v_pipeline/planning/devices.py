@@ -16,8 +16,8 @@ DEVICES_PATH = Path(__file__).with_name("devices.yaml")
 
 AttentionKernel = Literal["sdpa", "fa3", "sage2"]
 Rate = Annotated[float, Field(gt=0)]
-_OTHER_CARDS = "ti|super|laptop|mobile|maxq"
-"""After a card's name: an RTX 3060 Ti and a laptop's RTX 4090 are not what the table has. Nor is an A1000 an A100."""
+_OTHER_CARDS = r"[\s-]*(?:ti|super|laptop|mobile|max-q)\b"
+"""After a card's name: an RTX 3060 Ti and a laptop's RTX 4090 are not what the table has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,14 +70,12 @@ class _File(_Strict):
 
 def find_device(name: str) -> Device:
     """The card that a driver or a person calls `name`; a guess, told as one, where the table has it not."""
-    wanted = _squeezed(name)
+    known = [(alias.lower(), entry) for entry in _file().devices.values() for alias in entry.names]
     # The longest name first: an RTX 4090 D is no RTX 4090.
-    known = [(_squeezed(alias), entry) for entry in _file().devices.values() for alias in entry.names]
     for alias, entry in sorted(known, key=lambda pair: -len(pair[0])):
-        # An A1000 is no A100, and an RTX 3060 Ti or a laptop's RTX 4090 is another card.
-        if re.search(rf"(?<!\d){alias}(?!\d|ti|super|laptop|mobile|maxq)", wanted) or wanted == alias.removeprefix(
-            "rtx"
-        ):
+        series = r"[\s-]*".join(re.escape(word) for word in alias.split())
+        is_named = re.search(rf"(?<![a-z0-9]){series}(?![a-z0-9])(?!{_OTHER_CARDS})", name.lower())
+        if is_named or name.lower().strip() == alias.removeprefix("rtx "):
             return _device(entry, title=entry.title, is_known=True)
     return _device(_file().unknown, title=name, is_known=False)
 
@@ -108,10 +106,6 @@ def processor(cores: int) -> Device:
 @cache
 def _file() -> _File:
     return _File.model_validate(yaml.safe_load(DEVICES_PATH.read_text(encoding="utf-8")))
-
-
-def _squeezed(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def _device(entry: _Device, *, title: str, is_known: bool) -> Device:

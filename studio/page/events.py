@@ -112,6 +112,16 @@ class Handlers:
         }
 
     @at_edge
+    def take_offer(self, data: Data, event: gr.EventData) -> Updates:
+        """What the plan offered in place of a run that does not fit: a size and a length, or another engine."""
+        values = self._values(data)
+        if event.engine == values["engine"]:
+            return {self.form["resolution"]: event.size, self.form["frames"]: int(event.frames)}
+        spec = self.services.engines[event.engine]
+        settings = {self.form[field]: update for field, update in engine_updates(spec, "standard").items()}
+        return {self.form["engine"]: spec.id, **settings, **self._engine_notes(spec)}
+
+    @at_edge
     async def refine(self, data: Data) -> AsyncIterator[Updates]:
         """A proposal for the prompt in the box; the prompt itself is not touched."""
         values = self._values(data)
