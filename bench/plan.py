@@ -183,6 +183,18 @@ def grid() -> list[dict[str, Any]]:
     return rows
 
 
+def as_text(result: dict[str, Any]) -> str:
+    """JSON with one row of a table on one line."""
+    lines = []
+    for name, value in result.items():
+        if isinstance(value, list):
+            rows = ",\n".join(f"    {json.dumps(row, ensure_ascii=False)}" for row in value)
+            lines.append(f'  "{name}": [\n{rows}\n  ]')
+        else:
+            lines.append(f'  "{name}": {json.dumps(value, ensure_ascii=False)}')
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=RESULT_PATH)
@@ -200,7 +212,7 @@ def main() -> None:
         "published": rows,
         "plans": grid(),
     }
-    arguments.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    arguments.out.write_text(as_text(result), encoding="utf-8")
     for row in rows:
         mark = "in-sample" if row["in_sample"] else ""
         print(
