@@ -36,9 +36,11 @@ import tiny_models  # noqa: E402  # pyright: ignore[reportMissingImports]
 from bench.full_size_configs import CONFIGS, WAN_21  # noqa: E402
 from i2v_pipeline.engines import i2vgen_xl, wan  # noqa: E402
 from i2v_pipeline.engines.diffusion import DiffusionEngine  # noqa: E402
-from i2v_pipeline.planning import plan_run  # noqa: E402
+from i2v_pipeline.planning.costs import cost_of, job_of, step_seconds  # noqa: E402
+from i2v_pipeline.planning.devices import find_device  # noqa: E402
+from i2v_pipeline.planning.modes import EXECUTABLE, LADDER  # noqa: E402
 from i2v_pipeline.presets import load_presets  # noqa: E402
-from i2v_pipeline.types import EngineSpec, GenerationRequest, Plan, Progress  # noqa: E402
+from i2v_pipeline.types import EngineSpec, GenerationRequest, Progress  # noqa: E402
 
 RESULT_PATH = ROOT / "bench" / "results" / "engines_gpu.json"
 GIB = 2**30
@@ -190,7 +192,7 @@ def measure(spec: EngineSpec, folder: Path, *, steps: int, is_tiny: bool) -> dic
         "seconds_per_step": {"each": per_step, "median_after_first": median_after_first(per_step)},
         "stages": watch.stages,
         "peak_vram_gib": max(peaks, default=None),
-        "predicted": None if is_tiny else predicted(plan_run(spec, request)),
+        "predicted": None if is_tiny else predicted(spec, request),
     }  # fmt: skip
 
 
@@ -199,10 +201,21 @@ def median_after_first(seconds: Sequence[float]) -> float | None:
     return round(statistics.median(seconds[1:]), 4) if len(seconds) > 1 else None
 
 
-def predicted(plan: Plan) -> dict[str, Any]:
-    """GiB of each stage without, and of the whole run with, what the libraries take."""
-    stages = {stage.name: round(stage.weights_gib + stage.activations_gib, 2) for stage in plan.stages}
-    return {"stages_vram_gib": stages, "peak_vram_gib": plan.peak_vram_gib}
+def predicted(spec: EngineSpec, request: GenerationRequest) -> dict[str, Any]:
+    """GiB of each stage without, and of the whole run with, what the libraries and the allocator take; seconds.
+
+    The plan is for any run: while it encodes it counts what stays from a run before, which a first run has not.
+    """
+    assert spec.diffusion is not None
+    job, device = job_of(spec, spec.diffusion, request, on_cpu=False), find_device(torch.cuda.get_device_name(0))
+    cost = cost_of(job, next(mode for mode in LADDER if mode.id in EXECUTABLE), device)
+    return {
+        "stages_vram_gib": {stage.name: round(stage.weights_gib + stage.activations_gib, 2) for stage in cost.stages},
+        "stages_seconds": {stage.name: stage.seconds for stage in cost.stages},
+        "seconds_per_guided_step": round(step_seconds(job, device), 3),
+        "peak_vram_gib": cost.vram_gib,
+        "card_is_known": device.is_known,
+    }
 
 
 def describe_device(*, is_tiny: bool) -> dict[str, Any]:

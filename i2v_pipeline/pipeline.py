@@ -21,6 +21,7 @@ from i2v_pipeline.engines import load_engine
 from i2v_pipeline.images import open_picture, prepare
 from i2v_pipeline.inspection.readback import read_back
 from i2v_pipeline.planning import plan_run
+from i2v_pipeline.planning.machine import this_machine
 from i2v_pipeline.presets import find_engine
 from i2v_pipeline.report import Measured, OutputFacts, Run, build_report
 from i2v_pipeline.types import Engine, EngineSpec, GenerationRequest, OnProgress, Progress, StageName, U8Frames
@@ -75,7 +76,7 @@ def run(
     check_request(spec, request)
     picture = open_picture(request.images[0])
     prepared = prepare(picture, request.width, request.height, request.fit)
-    plan = plan_run(spec, request)
+    plan = plan_run(spec, request, this_machine(outputs.video.parent))
 
     # 2. Generate and write, frame by frame
     engine = engines.get(spec)

@@ -149,14 +149,19 @@ def image_of(prepared: Prepared) -> dict[str, Any]:
 def plan_of(plan: Plan) -> dict[str, Any]:
     """A plan in the words of the `plan` command."""
     return {
+        "fits": plan.fits,
         "mode": plan.mode,
         "reason": plan.reason.en,
         "reason_zh": plan.reason.zh,
+        "device": plan.device,
         "peak_vram_gib": plan.peak_vram_gib,
         "peak_ram_gib": plan.peak_ram_gib,
         "disk_gib": plan.disk_gib,
-        "seconds": None if plan.seconds is None else round(plan.seconds, 3),
+        "seconds": round(plan.seconds, 3),
+        "bound_seconds": plan.bound_seconds,
         "stages": [asdict(stage) for stage in plan.stages],
+        "alternatives": [asdict(alternative) for alternative in plan.alternatives],
+        "possible": plan.possible,
     }
 
 

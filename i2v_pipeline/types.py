@@ -307,30 +307,55 @@ class Prepared:
 
 @dataclass(frozen=True, kw_only=True)
 class StagePlan:
-    """One stage of a run as predicted: resident weights and peak activations in GiB; seconds None where unknown."""
+    """One stage of a run as predicted: weights in memory, what stays from a run before included, and activations."""
 
     name: StageName
     weights_gib: float
     activations_gib: float
-    seconds: float | None
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alternative:
+    """A run that fits in place of one that does not. `loses` is what it costs the picture."""
+
+    loses: Literal["resolution", "frames", "both", "engine"]
+    engine: str
+    width: int
+    height: int
+    frames: int
+    mode: str
+    peak_vram_gib: float
+    peak_ram_gib: float
+    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a run is expected to take, before it starts. `mode` is how it will be carried out and `reason` why."""
+    """What a run is expected to take, before it starts. `mode` is how it will be carried out and `reason` why.
 
+    `device` is what the seconds are for. `bound_seconds` is what that device would need if it did nothing but the
+    run's operations at its highest rate. `disk_gib` is what is still to fetch, and the video. Where `fits` is false,
+    `alternatives` do fit, those that cost the picture least first, and `possible` names the mode that would fit but
+    that no engine carries out yet.
+    """
+
+    fits: bool
     mode: str
     reason: Text
+    device: str
     peak_vram_gib: float
     peak_ram_gib: float
     disk_gib: float
+    bound_seconds: float
     stages: tuple[StagePlan, ...]
+    alternatives: tuple[Alternative, ...] = ()
+    possible: str | None = None
 
     @property
-    def seconds(self) -> float | None:
-        """Seconds of the whole run; None where those of any stage are not known."""
-        known = [stage.seconds for stage in self.stages if stage.seconds is not None]
-        return sum(known) if len(known) == len(self.stages) else None
+    def seconds(self) -> float:
+        """Seconds of the whole run, the load included."""
+        return sum(stage.seconds for stage in self.stages)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 from i2v_pipeline.errors import Cancelled, InputError, RequestError, StudioError
+from i2v_pipeline.planning.devices import known_devices
 from i2v_pipeline.presets import find_engine, load_presets
 from i2v_pipeline.types import EngineSpec, Fit, Motion, PresetName, Progress, Text
 from studio.doctor import diagnose
-from studio.models import best_engine, find_gpu, needs_of, state_of
+from studio.models import best_engine, needs_of, state_of
+from studio.plans import Hypothesis, duration, machine_like, machine_now, plan_choice, told
 from studio.recipe import SEED_LIMIT, Choice, compose, motion_of, origin_of, parse_lora, style_of
 
 log = logging.getLogger("studio.cli")
@@ -54,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Every command with its options."""
     parser = argparse.ArgumentParser(prog="app.py", description="One picture and one sentence become a video.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for add in (_add_serve, _add_generate, _add_refine, _add_models, _add_doctor):
+    for add in (_add_serve, _add_generate, _add_refine, _add_plan, _add_models, _add_doctor):
         add(commands)
     return parser
 
@@ -116,6 +118,20 @@ def _add_refine(commands: Any) -> None:  # noqa: ANN401
     refine.add_argument("--mode", default="auto", choices=("auto", "llm", "offline"))
     refine.add_argument("--json", action="store_true")
     refine.set_defaults(run=_refine)
+
+
+def _add_plan(commands: Any) -> None:  # noqa: ANN401
+    plan = commands.add_parser("plan", help="memory and time of a run, on this machine or another")
+    plan.add_argument("--engine", default="auto", metavar="ID")
+    plan.add_argument("--preset", default="standard", choices=get_args(PresetName))
+    plan.add_argument("--resolution", metavar="256p|480p|512p|720p|768p|1024p|WxH")
+    plan.add_argument("--frames", type=int)
+    plan.add_argument("--steps", type=int)
+    plan.add_argument("--gpu", metavar="NAME", help=f"another card: {', '.join(known_devices())}, or cpu")
+    plan.add_argument("--vram", type=float, metavar="GIB", help="graphics memory that is free")
+    plan.add_argument("--ram", type=float, metavar="GIB", help="RAM that is free")
+    plan.add_argument("--json", action="store_true")
+    plan.set_defaults(run=_plan)
 
 
 def _add_models(commands: Any) -> None:  # noqa: ANN401
@@ -273,9 +289,23 @@ def _refine(arguments: argparse.Namespace) -> None:
         _say(Text(notice.en, notice.zh))
 
 
+def _plan(arguments: argparse.Namespace) -> None:
+    machine = machine_like(Hypothesis(gpu=arguments.gpu, vram_gib=arguments.vram, ram_gib=arguments.ram))
+    spec = best_engine(load_presets(), machine) if arguments.engine == "auto" else find_engine(arguments.engine)
+    choice = Choice(
+        preset=arguments.preset, resolution=arguments.resolution, frames=arguments.frames, steps=arguments.steps
+    )
+    answer = plan_choice(spec, choice, machine)
+    if arguments.json:
+        _print_json(answer)
+        return
+    for line in told(answer):
+        print(_pick(line))
+
+
 def _engine_called(engine_id: str) -> EngineSpec:
     """The engine of that id; for `auto` the best one that is here already."""
-    return best_engine(load_presets(), find_gpu()) if engine_id == "auto" else find_engine(engine_id)
+    return best_engine(load_presets(), machine_now()) if engine_id == "auto" else find_engine(engine_id)
 
 
 def _models_list(_: argparse.Namespace) -> None:
@@ -320,6 +350,10 @@ def _doctor(arguments: argparse.Namespace) -> None:
         print(f"ready    {part['name']}: {part['detail']}")
     for part in diagnosis["missing"]:
         print(f"missing  {part['name']}: {part['detail']}")
+    for run in diagnosis["engines"]:
+        fits = "fits" if run["fits"] else "does not fit"
+        fetch = f"; {run['download_gb']:.0f} GB to download first" if run["download_gb"] else ""
+        print(f"runs     {run['id']}: {run['clip']}: {fits}, about {duration(run['seconds']).en}{fetch}")
     device, refiner = diagnosis["device"], diagnosis["refiner"]
     print(f"device   {device['name']}, {device['cores']} cores, {device['ram_gib']} GiB RAM")
     print(f"refiner  {refiner['provider'] or 'offline rules'} {refiner['model'] or ''}".rstrip())

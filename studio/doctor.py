@@ -12,11 +12,12 @@ from typing import Any
 
 import psutil
 
-from i2v_pipeline.hub import is_here
+from i2v_pipeline.hub import GB, cache_folder, is_here
+from i2v_pipeline.planning.machine import Card, Machine, find_card, this_machine
 from i2v_pipeline.presets import load_presets
 from i2v_pipeline.types import EngineSpec
 from prompt_refiner import check_connection, load_settings
-from studio.models import find_gpu, state_of
+from studio.models import standard_plan, state_of
 
 GIB = 2**30
 MIN_PYTHON = (3, 10)
@@ -26,13 +27,16 @@ CONNECTION_WAIT_S = 10.0
 def diagnose(*, connect: bool = True) -> dict[str, Any]:
     """`ready` and `missing` are lists of {name, detail}; `device` and `refiner` say what would be used.
 
+    `engines` has for each one how a standard clip would run here: whether it fits, the mode and why, seconds, download.
     `connect`: the LLM that is set up, if any, is asked for a word, which may take CONNECTION_WAIT_S.
     """
+    machine = this_machine(cache_folder())
     checks = [_python(), _ffmpeg(), *_engines(), _disk()]
     return {
         "ready": [{"name": name, "detail": detail} for name, is_ready, detail in checks if is_ready],
         "missing": [{"name": name, "detail": detail} for name, is_ready, detail in checks if not is_ready],
-        "device": _device(),
+        "engines": [_run_of(spec, machine) for spec in load_presets().values()],
+        "device": _device(find_card(), machine),
         "refiner": _refiner(connect=connect),
     }
 
@@ -81,17 +85,35 @@ def _engine(spec: EngineSpec) -> tuple[str, bool, str]:
     return f"engine {spec.id}", is_ready, state_of(spec).en
 
 
+def _run_of(spec: EngineSpec, machine: Machine) -> dict[str, Any]:
+    plan, preset = standard_plan(spec, machine), spec.presets["standard"]
+    needs_download = spec.diffusion is not None and not is_here(spec)
+    return {
+        "id": spec.id,
+        "fits": plan.fits,
+        "mode": plan.mode,
+        "reason": plan.reason.en,
+        "clip": f"{preset.resolution}, {preset.frames} frames",
+        "seconds": round(plan.seconds),
+        "peak_vram_gib": plan.peak_vram_gib,
+        "peak_ram_gib": plan.peak_ram_gib,
+        "download_gb": round(spec.diffusion.disk_bytes / GB, 1) if spec.diffusion and needs_download else 0.0,
+    }
+
+
 def _disk() -> tuple[str, bool, str]:
     free_gib = shutil.disk_usage(Path(__file__).parent).free / GIB
     return "disk", free_gib >= 1, f"{free_gib:.1f} GiB free (a video takes a few MB)"
 
 
-def _device() -> dict[str, Any]:
-    gpu = find_gpu()
+def _device(card: Card | None, machine: Machine) -> dict[str, Any]:
     return {
-        "name": "cpu" if gpu is None else gpu.name,
+        "name": "cpu" if card is None else card.name,
         "processor": platform.machine(),
         "cores": os.cpu_count(),
         "ram_gib": round(psutil.virtual_memory().total / GIB, 1),
-        "vram_gib": None if gpu is None else gpu.vram_gib,
+        "vram_gib": None if card is None else card.vram_gib,
+        "free_vram_gib": None if card is None else card.free_gib,
+        "free_ram_gib": None if machine.free_ram_gib is None else round(machine.free_ram_gib, 1),
+        "free_disk_gib": None if machine.free_disk_gib is None else round(machine.free_disk_gib, 1),
     }

@@ -2,41 +2,24 @@
 
 from __future__ import annotations
 
-import subprocess
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from i2v_pipeline.errors import InputError, ModelError
 from i2v_pipeline.hub import GB, cache_folder, find_checkpoint, free_bytes, is_here
-from i2v_pipeline.planning import plan_run
-from i2v_pipeline.types import EngineSpec, Motion, PromptOrigin, Text
-from studio.recipe import Choice, compose
+from i2v_pipeline.planning.devices import find_device
+from i2v_pipeline.planning.machine import Machine
+from i2v_pipeline.types import EngineSpec, Plan, Text
+from studio.plans import plan_here, shaped
+from studio.recipe import Choice
 
-MIB_IN_GIB = 1024
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gpu:
-    """A graphics card as its driver names it."""
-
-    name: str
-    vram_gib: float
+_ROOMY = Machine(gpu=find_device("any card"), cores=1, free_vram_gib=math.inf, free_ram_gib=None, free_disk_gib=None)
+"""Everything fits it, so its plan says what a run needs."""
 
 
-def find_gpu() -> Gpu | None:
-    """The first NVIDIA card, asked from its driver's own program, so that no process needs torch to know."""
-    query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
-    try:
-        answer = subprocess.run(query, capture_output=True, text=True, check=True, timeout=20).stdout
-        name, _, memory_mib = answer.splitlines()[0].rpartition(",")
-        return Gpu(name=name.strip(), vram_gib=round(int(memory_mib) / MIB_IN_GIB, 1))
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
-        return None
-
-
-def best_engine(engines: Mapping[str, EngineSpec], gpu: Gpu | None) -> EngineSpec:
-    """The largest model that is here and fits `gpu` as its standard preset, the first of equals; else the built-in one.
+def best_engine(engines: Mapping[str, EngineSpec], machine: Machine) -> EngineSpec:
+    """The largest model that is here and fits as its standard preset, the first of equals; else the built-in one.
 
     Without a GPU it is the built-in one: a diffusion model takes hours on a CPU.
     """
@@ -44,7 +27,10 @@ def best_engine(engines: Mapping[str, EngineSpec], gpu: Gpu | None) -> EngineSpe
     fitting = [
         spec
         for spec in engines.values()
-        if spec.diffusion is not None and gpu is not None and _vram_gib(spec) <= gpu.vram_gib and is_here(spec)
+        if spec.diffusion is not None
+        and machine.gpu is not None
+        and is_here(spec)
+        and standard_plan(spec, machine).fits
     ]
     return max(fitting, key=_parameters, default=built_in)
 
@@ -77,22 +63,13 @@ def needs_of(spec: EngineSpec) -> Text:
     )
     if spec.diffusion is None:
         return makes
-    vram = _vram_gib(spec)
+    vram = standard_plan(spec, _ROOMY).peak_vram_gib
     return Text(f"{makes.en}; about {vram:.0f} GiB of GPU memory", f"{makes.zh}；约需 {vram:.0f} GiB 显存")
 
 
-def _vram_gib(spec: EngineSpec) -> float:
-    """Predicted for the standard preset on a picture of its own shape."""
-    request = compose(
-        spec,
-        Choice(seed=0),
-        image=Path(),
-        image_size=spec.resolutions[spec.presets["standard"].resolution],
-        prompt="",
-        origin=PromptOrigin(typed="", refined="", source="typed"),
-        motion=Motion(),
-    )
-    return plan_run(spec, request).peak_vram_gib
+def standard_plan(spec: EngineSpec, machine: Machine) -> Plan:
+    """Of the standard preset on a picture of its own shape."""
+    return plan_here(spec, shaped(spec, Choice()), machine)
 
 
 def _parameters(spec: EngineSpec) -> int:

@@ -16,9 +16,12 @@ from loopback_hub import COMMIT, Hub, running_hub
 from i2v_pipeline import hub as model_files
 from i2v_pipeline.download import sources_of
 from i2v_pipeline.errors import InputError, ModelError, RequestError
+from i2v_pipeline.planning.devices import find_device
+from i2v_pipeline.planning.machine import Machine
 from i2v_pipeline.presets import load_presets
 from i2v_pipeline.types import EngineSpec, LoraRef
-from studio.models import Gpu, best_engine, find_gpu, state_of
+from studio.doctor import diagnose
+from studio.models import best_engine, needs_of, state_of
 from studio.recipe import parse_lora
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -190,6 +193,7 @@ def test_a_folder_below_models_is_used_before_the_hubs_cache(here, spec):
     found = model_files.find_checkpoint(spec, None)
     assert (found.folder, found.revision) == (folder, None)
     assert state_of(spec).en == f"here, 0.0 GB: {folder}"
+    assert needs_of(spec).en == "704p, 121 frames, 24 fps; about 33 GiB of GPU memory"
 
 
 def test_a_folder_below_models_that_is_not_whole_is_told_and_not_passed_over(here, spec):
@@ -204,26 +208,36 @@ def test_a_folder_below_models_that_is_not_whole_is_told_and_not_passed_over(her
     assert model_files.is_here(spec)
 
 
-def test_auto_is_the_largest_model_that_is_here_and_fits_the_card_else_the_built_in_one(here):
+def machine_with(vram_gib: float | None) -> Machine:
+    """A machine with a card of that memory, or without one."""
+    return Machine(
+        gpu=None if vram_gib is None else find_device("RTX 4090"),
+        cores=8,
+        free_vram_gib=vram_gib or 0.0,
+        free_ram_gib=64.0,
+        free_disk_gib=100.0,
+    )
+
+
+def test_auto_is_the_largest_model_that_is_here_and_fits_the_machine_else_the_built_in_one(here):
     engines = load_presets()
-    assert best_engine(engines, Gpu(name="large", vram_gib=140.0)).id == "camera"
+    assert best_engine(engines, machine_with(140.0)).id == "camera"
     put(here / "models", engines[I2VGEN])
     put(here / "models", engines[A14B])
-    assert best_engine(engines, Gpu(name="large", vram_gib=140.0)).id == A14B
-    assert best_engine(engines, Gpu(name="small", vram_gib=16.0)).id == I2VGEN
-    assert best_engine(engines, Gpu(name="tiny", vram_gib=2.0)).id == "camera"
-    assert best_engine(engines, None).id == "camera"
+    assert best_engine(engines, machine_with(140.0)).id == A14B
+    assert best_engine(engines, machine_with(16.0)).id == I2VGEN
+    assert best_engine(engines, machine_with(2.0)).id == "camera"
+    assert best_engine(engines, machine_with(None)).id == "camera"
+    assert best_engine(engines, replace(machine_with(140.0), free_ram_gib=16.0)).id == I2VGEN
 
 
-def test_a_card_is_read_from_its_drivers_program_and_its_absence_is_no_error(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert find_gpu() is None
-    program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\necho 'NVIDIA H200, 143771'\n")
-    program.chmod(0o755)
-    assert find_gpu() == Gpu(name="NVIDIA H200", vram_gib=140.4)
-    program.write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed'\nexit 9\n")
-    assert find_gpu() is None
+def test_doctor_says_of_every_engine_how_a_standard_clip_would_run_here(here):
+    put(here / "models", load_presets()[I2VGEN])
+    runs = {run["id"]: run for run in diagnose(connect=False)["engines"]}
+    assert set(runs) == set(load_presets())
+    assert runs["camera"]["fits"] and runs["camera"]["download_gb"] == runs[I2VGEN]["download_gb"] == 0
+    assert runs[TI2V]["download_gb"] == 34.2 and runs[TI2V]["clip"] == "704p, 121 frames"
+    assert all(run["seconds"] > 0 and run["reason"] for run in runs.values())
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,8 @@ from typing import Any
 import gradio as gr
 import pytest
 
+from i2v_pipeline.planning.devices import find_device
+from i2v_pipeline.planning.machine import Machine
 from i2v_pipeline.presets import load_presets
 from i2v_pipeline.types import GenerationRequest, Motion, PromptOrigin, Text
 from prompt_refiner import RefinerSettings
@@ -27,7 +30,7 @@ FIELDS = (
 VIEW = (
     "shown", "client", "draft", "proposal", "planned", "count", "plan", "refine_panel", "use_refined", "keep_mine",
     "undo_refine", "status", "announcer", "screen", "details", "report", "report_box", "history", "cancel", "again",
-    "reuse", "retry", "advice", "edited", "show_picture", "fidelity", "llm_note",
+    "reuse", "retry", "advice", "edited", "show_picture", "fidelity", "llm_note", "engine_note", "lacks",
 )  # fmt: skip
 FORM = {
     "image": {"path": str(CAT)}, "prompt": "镜头向左摇", "engine": "camera", "preset": "standard", "resolution": "720p",
@@ -91,6 +94,46 @@ def test_an_older_form_never_replaces_the_plan_of_a_newer_one(store: JobStore) -
     assert "96 帧" in newer["plan"]
     older = handlers.plan({**data, "frames": 12, "planned": 5, "count": 4})
     assert older == {"plan": gr.skip()}
+
+
+def small_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if this machine had a card of 24 GiB."""
+    machine = Machine(gpu=find_device("RTX 4090"), cores=8, free_vram_gib=24.0, free_ram_gib=64.0, free_disk_gib=500.0)
+    monkeypatch.setattr("studio.plans.machine_now", lambda: machine)
+
+
+def test_a_run_that_does_not_fit_is_told_with_buttons_that_make_it_fit(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_card(monkeypatch)
+    handlers = handlers_on(store)
+    large = {**FORM, "engine": "i2vgen-xl", "resolution": "1024x1024", "frames": 64, "steps": 50, "guidance": 9}
+    card = handlers.plan({**large, "proposal": None, "planned": 0, "count": 1})["plan"]
+    assert 'class="misfit"' in card and "去噪时需要 48.3 GiB 显存，可用 23.0 GiB" in card
+    offers = re.findall(r'data-engine="([^"]+)" data-size="([^"]+)" data-frames="([^"]+)"', card)
+    assert [engine for engine, _, _ in offers] == ["i2vgen-xl", "i2vgen-xl", "camera"]
+    for engine, size, frames in offers:
+        event = SimpleNamespace(engine=engine, size=size, frames=frames)
+        taken = handlers.take_offer(large, event)
+        given = {name: value for name, value in taken.items() if name in FIELDS}
+        plain = {
+            name: value.get("value", large[name]) if isinstance(value, dict) else value for name, value in given.items()
+        }
+        assert plain["engine"] == engine if engine == "camera" else plain["resolution"] == size
+        again = handlers.plan({**large, **plain, "proposal": None, "planned": 0, "count": 1})["plan"]
+        assert 'class="plan-numbers"' in again and "misfit" not in again
+
+
+def test_the_plan_of_a_model_tells_memory_stages_card_and_reason(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_card(monkeypatch)
+    form = {**FORM, "engine": "i2vgen-xl", "resolution": "512p", "frames": 16, "steps": 50, "guidance": 9}
+    card = handlers_on(store).plan({**form, "proposal": None, "planned": 0, "count": 1})["plan"]
+    for words in ("Graphics memory ", "RAM ", "denoise ", "NVIDIA GeForce RTX 4090", "It fits: ", "About "):
+        assert words in card
+    slower = handlers_on(store).plan({**form, "steps": 100, "proposal": None, "planned": 0, "count": 1})["plan"]
+    assert slower != card
 
 
 def test_a_page_opens_the_job_of_its_address_else_one_that_runs_else_the_newest(store: JobStore) -> None:

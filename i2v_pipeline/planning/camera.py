@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from i2v_pipeline.planning.costs import GIB, VIDEO_BYTES_PER_PIXEL, WRITE_S_PER_MP
+from i2v_pipeline.planning.machine import Machine
 from i2v_pipeline.types import GenerationRequest, Plan, StageName, StagePlan, Text
 
 NETWORK_S = 0.6
@@ -10,33 +12,46 @@ LAYERS_S_PER_MP = 0.9
 """Cutting out the subject, filling in behind it and estimating depth, per megapixel of the video's size."""
 RENDER_S_PER_MP = 0.016
 """One frame, per megapixel: two layers, each resampled once."""
-WRITE_S_PER_MP = 0.020
-"""Encoding one frame and reading it back, per megapixel."""
 BASE_RAM_GIB = 0.28
 RAM_GIB_PER_MP = 0.16
 """The process with its libraries and the network, and the layers at more than the picture's resolution.
 
-All six for two cores of an AMD EPYC on which other programs run too: `generate` at 1280 x 720 with 96 frames took
-4.2 to 4.8 s and 0.43 GiB there, and 4.7 s and 0.43 GiB are predicted. Alone it is faster: bench/camera.py.
+All of these, and the writing, for two cores of an AMD EPYC on which other programs run too: `generate` at 1280 x 720
+with 96 frames took 4.2 to 4.8 s and 0.43 GiB there, and 4.7 s and 0.43 GiB are predicted. Alone it is faster:
+bench/camera.py.
 """
 NETWORK_GIB = 0.02
-VIDEO_BYTES_PER_PIXEL = 0.03
-"""A generous size of the file: per pixel of each frame the example pictures took 0.005 (cat) to 0.025 (mountains)."""
+BYTES_PER_PIXEL = 3
+_FITS = Text(
+    en="The camera engine runs on the processor and holds a few frames at a time, so it needs no graphics card.",
+    zh="运镜引擎在处理器上运行，内存中只保留几帧画面，不需要显卡。",
+)
 
 
-def plan_camera(request: GenerationRequest) -> Plan:
-    """Predicted for a camera that changes its place past a subject, the slowest case."""
+def plan_camera(request: GenerationRequest, machine: Machine) -> Plan:
+    """Predicted for a camera that changes its place past a subject, the slowest case.
+
+    Its bound is the memory's: each pixel goes through it once as it is drawn and once as it is written.
+    """
     megapixels = request.width * request.height / 1e6
+    device = machine.device(on_cpu=True)
+    ram_gib = BASE_RAM_GIB + RAM_GIB_PER_MP * megapixels
+    fits = machine.free_ram_gib is None or ram_gib <= machine.free_ram_gib
     layers_gib = RAM_GIB_PER_MP * megapixels
     return Plan(
+        fits=fits,
         mode="cpu",
-        reason=Text(
-            en="The camera engine runs on the processor and holds a few frames at a time, so it fits every machine.",
-            zh="运镜引擎在处理器上运行，内存中只保留几帧画面，任何机器都能运行。",
+        reason=_FITS
+        if fits
+        else Text(
+            f"It does not fit: {ram_gib:.1f} GiB of RAM are needed, {machine.free_ram_gib:.1f} are free.",
+            f"放不下：需要 {ram_gib:.1f} GiB 内存，空闲 {machine.free_ram_gib:.1f} GiB。",
         ),
+        device=device.title,
         peak_vram_gib=0.0,
-        peak_ram_gib=round(BASE_RAM_GIB + layers_gib, 3),
-        disk_gib=round(megapixels * request.frames * VIDEO_BYTES_PER_PIXEL * 1e6 / 2**30, 4),
+        peak_ram_gib=round(ram_gib, 3),
+        bound_seconds=round(2 * BYTES_PER_PIXEL * megapixels * 1e6 * request.frames / device.bandwidth, 4),
+        disk_gib=round(megapixels * request.frames * VIDEO_BYTES_PER_PIXEL * 1e6 / GIB, 4),
         stages=(
             _stage("load", seconds=0.1, activations_gib=0.0),
             _stage("encode", seconds=NETWORK_S + LAYERS_S_PER_MP * megapixels, activations_gib=layers_gib),

@@ -1,85 +1,151 @@
-"""What a diffusion engine takes in memory, stage by stage. Knows no machine, so it gives no seconds."""
+"""The plan of a diffusion engine: the first mode that fits, its cost and its reason, or what would fit instead."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from i2v_pipeline.types import DiffusionSpec, EngineSpec, GenerationRequest, Plan, StageName, StagePlan, Text
+from i2v_pipeline.planning.alternatives import Try, alternatives_to
+from i2v_pipeline.planning.costs import GIB, VIDEO_BYTES_PER_PIXEL, Cost, Job, bound_seconds, cost_of, job_of
+from i2v_pipeline.planning.devices import Device
+from i2v_pipeline.planning.machine import Machine
+from i2v_pipeline.planning.modes import CPU, EXECUTABLE, LADDER, Mode
+from i2v_pipeline.types import DiffusionSpec, EngineSpec, GenerationRequest, Plan, StagePlan, Text
 
-GIB = 2**30
-LIBRARIES_GIB = 1.0
-"""The process with torch and diffusers, or the CUDA context."""
-_ENCODERS = ("text_encoder", "image_encoder")
-_DENOISERS = ("transformer", "transformer_2", "unet")
+_STAGE_WORDS = {
+    "load": Text("loading", "加载时"),
+    "encode": Text("encoding", "编码时"),
+    "denoise": Text("denoising", "去噪时"),
+    "decode": Text("decoding", "解码时"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Activations:
-    """Peak activations, counted operation by operation on tensors without memory, in half precision but for Wan's VAE.
+class _Verdict:
+    """A job in the mode that was chosen for it, and what it lacks there."""
 
-    `denoise` is in bytes per token (Wan) or per pixel and frame (I2VGen-XL, guided); the VAE's are bytes per pixel.
-    """
-
-    denoise: float
-    vae_encode: float
-    vae_decode: float
+    cost: Cost
+    job: Job
+    device: Device
+    lacks: tuple[Text, ...]
 
 
-_WAN_14B = _Activations(denoise=113_600, vae_encode=15_100, vae_decode=20_450)
-_WAN_5B = _Activations(denoise=199_600, vae_encode=1_900, vae_decode=23_000)
-_I2VGEN_XL = _Activations(denoise=663, vae_encode=1_275, vae_decode=1_918)
+def plan_diffusion(
+    spec: EngineSpec, diffusion: DiffusionSpec, request: GenerationRequest, machine: Machine, to_fetch_bytes: int
+) -> Plan:
+    """Where nothing fits, the most frugal mode that the engines have, with alternatives that do fit."""
+    on_cpu = request.device == "cpu" or machine.gpu is None
+    disk_gib = (to_fetch_bytes + request.width * request.height * request.frames * VIDEO_BYTES_PER_PIXEL) / GIB
+    verdict = _judge(spec, diffusion, request, machine, on_cpu=on_cpu)
+    lacks = (*verdict.lacks, *_disk_lack(disk_gib, machine))
+    possible = None if on_cpu or not verdict.lacks else _first_fitting(verdict.job, LADDER, verdict.device, machine)
 
+    def attempt(other: EngineSpec, wanted: GenerationRequest) -> Try:
+        assert other.diffusion is not None
+        tried = _judge(other, other.diffusion, wanted, machine, on_cpu=on_cpu)
+        return Try(fits=not tried.lacks, cost=tried.cost)
 
-def plan_diffusion(spec: EngineSpec, diffusion: DiffusionSpec, request: GenerationRequest) -> Plan:
-    """Encoders come and go; the denoiser and the VAE stay. On the CPU everything is fp32."""
-    on_cpu = request.device == "cpu"
-    is_wan = spec.family == "wan"
-    width = 4 if on_cpu or request.precision == "fp32" else 2
-    vae_width = 4 if is_wan else width
-    weights = _weights_gib(diffusion, width, vae_width)
-    known = (_WAN_5B if diffusion.per_token_timesteps else _WAN_14B) if is_wan else _I2VGEN_XL
-    pixels = request.width * request.height
-    per_pixel = pixels / GIB * (1.0 if is_wan else width / 2)
-    encoder = max(weights.get(name, 0.0) for name in _ENCODERS)
-    denoiser = sum(weights.get(name, 0.0) for name in _DENOISERS)
-    resident = denoiser + weights["vae"]
-    stages = (
-        _stage("encode", encoder + weights["vae"], known.vae_encode * per_pixel),
-        _stage("denoise", resident, known.denoise * _units(spec, diffusion, request) / GIB * width / 2),
-        _stage("decode", resident, known.vae_decode * per_pixel),
-    )
-    peak = max(stage.weights_gib + stage.activations_gib for stage in stages) + LIBRARIES_GIB
-    largest = max(weights.values()) + LIBRARIES_GIB
+    cost = verdict.cost
     return Plan(
-        mode="cpu" if on_cpu else "resident",
-        reason=Text(
-            "The encoders leave the memory once they have encoded; the denoiser and the VAE stay for the next run.",
-            "编码器用完即从内存中释放；去噪模型和 VAE 会保留给下一次生成。",
+        fits=not lacks,
+        mode=cost.mode.id,
+        reason=_reason(verdict, lacks, possible, machine),
+        device=verdict.device.title,
+        peak_vram_gib=cost.vram_gib,
+        peak_ram_gib=cost.ram_gib,
+        disk_gib=round(disk_gib, 3),
+        bound_seconds=round(bound_seconds(verdict.job, verdict.device), 3),
+        stages=cost.stages,
+        alternatives=alternatives_to(spec, request, attempt) if verdict.lacks else (),
+        possible=None if possible is None else possible.mode.id,
+    )
+
+
+def _judge(
+    spec: EngineSpec, diffusion: DiffusionSpec, request: GenerationRequest, machine: Machine, *, on_cpu: bool
+) -> _Verdict:
+    job, device = job_of(spec, diffusion, request, on_cpu=on_cpu), machine.device(on_cpu=on_cpu)
+    modes = (CPU,) if on_cpu else tuple(mode for mode in LADDER if mode.id in EXECUTABLE)
+    cost = _first_fitting(job, modes, device, machine) or cost_of(job, modes[-1], device)
+    return _Verdict(cost=cost, job=job, device=device, lacks=_lacks(cost, machine))
+
+
+def _first_fitting(job: Job, modes: tuple[Mode, ...], device: Device, machine: Machine) -> Cost | None:
+    costs = (cost_of(job, mode, device) for mode in modes)
+    return next((cost for cost in costs if not _lacks(cost, machine)), None)
+
+
+def _lacks(cost: Cost, machine: Machine) -> tuple[Text, ...]:
+    """What there is too little of."""
+    lacks: list[Text] = []
+    usable = max(0.0, machine.free_vram_gib - machine.margin_gib)
+    if cost.vram_gib > usable:
+        lacks.append(
+            Text(
+                f"{cost.vram_gib:.1f} GiB of graphics memory are needed{_where(cost).en}, {usable:.1f} can be used "
+                f"({machine.free_vram_gib:.1f} are free, {machine.margin_gib:g} stay so)",
+                f"{_where(cost).zh}需要 {cost.vram_gib:.1f} GiB 显存，可用 {usable:.1f} GiB"
+                f"（空闲 {machine.free_vram_gib:.1f} GiB，保留 {machine.margin_gib:g} GiB）",
+            )
+        )
+    if machine.free_ram_gib is not None and cost.ram_gib > machine.free_ram_gib:
+        lacks.append(
+            Text(
+                f"{cost.ram_gib:.1f} GiB of RAM are needed, {machine.free_ram_gib:.1f} are free",
+                f"需要 {cost.ram_gib:.1f} GiB 内存，空闲 {machine.free_ram_gib:.1f} GiB",
+            )
+        )
+    return tuple(lacks)
+
+
+def _disk_lack(disk_gib: float, machine: Machine) -> tuple[Text, ...]:
+    if machine.free_disk_gib is None or disk_gib <= machine.free_disk_gib:
+        return ()
+    return (
+        Text(
+            f"{disk_gib:.1f} GiB of disk are needed, {machine.free_disk_gib:.1f} are free",
+            f"需要 {disk_gib:.1f} GiB 磁盘空间，剩余 {machine.free_disk_gib:.1f} GiB",
         ),
-        peak_vram_gib=0.0 if on_cpu else round(peak, 1),
-        peak_ram_gib=round(peak if on_cpu else largest, 1),
-        disk_gib=0.0,
-        stages=stages,
     )
 
 
-def _weights_gib(diffusion: DiffusionSpec, width: int, vae_width: int) -> Mapping[str, float]:
-    widths = {"vae": vae_width, "image_encoder": vae_width}
-    return {
-        name: component.parameters * widths.get(name, width) / GIB for name, component in diffusion.components.items()
-    }
+def _reason(verdict: _Verdict, lacks: tuple[Text, ...], possible: Cost | None, machine: Machine) -> Text:
+    cost, device = verdict.cost, verdict.device
+    if lacks:
+        reason = Text(
+            f"It does not fit: {'; '.join(lack.en for lack in lacks)}.",
+            f"放不下：{'；'.join(lack.zh for lack in lacks)}。",
+        )
+        if possible is not None:
+            reason = Text(
+                f"{reason.en} It would fit in {possible.vram_gib:.1f} GiB if {possible.mode.what.en}; "
+                "the studio cannot do that yet.",
+                f"{reason.zh}若{possible.mode.what.zh}，{possible.vram_gib:.1f} GiB 即可，但目前尚不支持。",
+            )
+    elif device.is_cpu:
+        reason = Text(
+            f"There is no graphics card to use, so {cost.mode.what.en}: expect a long wait.",
+            f"没有可用的显卡，因此{cost.mode.what.zh}，耗时会很长。",
+        )
+    else:
+        usable = machine.free_vram_gib - machine.margin_gib
+        reason = Text(
+            f"It fits: {cost.vram_gib:.1f} of {usable:.1f} GiB{_where(cost).en}, so {cost.mode.what.en}.",
+            f"放得下：{_where(cost).zh}用 {cost.vram_gib:.1f} / {usable:.1f} GiB，因此{cost.mode.what.zh}。",
+        )
+    if not device.is_cpu and not device.is_known:
+        return Text(
+            f"{reason.en} The seconds are a guess: the studio has no figures of this card.",
+            f"{reason.zh}时间仅为粗略估计：尚无该显卡的数据。",
+        )
+    return reason
 
 
-def _units(spec: EngineSpec, diffusion: DiffusionSpec, request: GenerationRequest) -> float:
-    """Tokens of Wan's transformer; pixels times frames for I2VGen-XL."""
-    if spec.family != "wan":
-        return request.width * request.height * request.frames
-    side = 32 if diffusion.per_token_timesteps else 16
-    return ((request.frames - 1) // 4 + 1) * (request.width // side) * (request.height // side)
+def _where(cost: Cost) -> Text:
+    """The stage that needs most, as `, most of them while decoding` would say it."""
+    stages = [stage for stage in cost.stages if stage.name in _STAGE_WORDS]
+    word = _STAGE_WORDS[max(stages, key=_held).name]
+    return Text(f" while {word.en}", word.zh)
 
 
-def _stage(name: StageName, weights_gib: float, activations_gib: float) -> StagePlan:
-    return StagePlan(
-        name=name, weights_gib=round(weights_gib, 2), activations_gib=round(activations_gib, 2), seconds=None
-    )
+def _held(stage: StagePlan) -> float:
+    return stage.weights_gib + stage.activations_gib

@@ -42,6 +42,12 @@ element.addEventListener('click', (event) => {
   if (button) trigger('pick_example', {file: button.dataset.example, lang: document.documentElement.lang});
 });
 """
+_TAKE_OFFER = """
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('[data-size]');
+  if (button) trigger('take_offer', {...button.dataset});
+});
+"""
 _ANNOUNCE = "element.setAttribute('aria-live', 'polite');"
 # Two changes at once are two requests, and the later one may arrive first.
 _COUNT = "(...values) => [...values.slice(0, -1), window.studio.count()]"
@@ -103,7 +109,7 @@ def _make_form(services: Services, form: Form, view: dict[str, Any]) -> None:
             make_settings(spec, form)
             view["lacks"] = gr.HTML(lacks_html(spec), elem_id="lacks", js_on_load="")
     with gr.Column(elem_id="action", elem_classes="card"):
-        view["plan"] = gr.HTML(empty_plan(), elem_id="plan", js_on_load="")
+        view["plan"] = gr.HTML(empty_plan(), elem_id="plan", js_on_load=_TAKE_OFFER)
         with gr.Row(elem_id="action-row"):
             view["generate"] = gr.Button(label("generate"), variant="primary", size="lg", scale=3, elem_id="generate")
             view["cancel"] = gr.Button(
@@ -160,6 +166,8 @@ def _wire(page: gr.Blocks, handlers: Handlers) -> None:
     form["preset"].input(handlers.choose_preset, fields, list(form.values()), **EVENT)
     form["engine"].input(handlers.choose_engine, fields, [*form.values(), view["engine_note"], view["lacks"]], **EVENT)
     view["examples"].pick_example(handlers.pick_example, None, everything, **EVENT)
+
+    view["plan"].take_offer(handlers.take_offer, fields, [*form.values(), view["engine_note"], view["lacks"]], **EVENT)
 
     wire_refine(handlers.refining, everything, EVENT)
 

@@ -113,6 +113,15 @@ class Handlers:
         }
 
     @at_edge
+    def take_offer(self, data: Data, event: gr.EventData) -> Updates:
+        """What the plan offered in place of a run that does not fit: a size and a length, or another engine."""
+        values = self._values(data)
+        if event.engine == values["engine"]:
+            return {self.form["resolution"]: event.size, self.form["frames"]: int(event.frames)}
+        spec = self.services.engines[event.engine]
+        settings = {self.form[field]: update for field, update in engine_updates(spec, "standard").items()}
+        return {self.form["engine"]: spec.id, **settings, **self._engine_notes(spec)}
+
     def generate(self, data: Data, request: gr.Request) -> Updates:
         wanted = request_of(self._values(data), data[self.view["proposal"]], self.services)
         return self._submit(wanted, data, request)

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from i2v_pipeline.advice import training_findings
 from i2v_pipeline.checks import check_request
 from i2v_pipeline.errors import InputError, StudioError
 from i2v_pipeline.hub import check_model
 from i2v_pipeline.images import describe_fit
-from i2v_pipeline.planning import plan_run
-from i2v_pipeline.types import EngineSpec, GenerationRequest, Motion, Text
+from i2v_pipeline.presets import load_presets
+from i2v_pipeline.types import Alternative, EngineSpec, GenerationRequest, Motion, Plan, StageName, Text
 from studio.page.form import Values, read_choice, read_picture
 from studio.page.refine import Proposal, motion_for, origin_for
 from studio.page.services import PictureFacts, Services, picture_facts
-from studio.page.text import both, duration
+from studio.page.text import both, duration, escape
 from studio.page.words import motion_words
+from studio.plans import plan_here
 from studio.recipe import compose
 
 NO_PICTURE = Text(
     "Choose a picture and its size and crop stand here, before anything is made.",
     "选择图像后，这里会先说明实际的尺寸和裁剪，再开始生成。",
 )
+
+STAGE_WORDS: Mapping[StageName, Text] = {
+    "load": Text("load", "加载"),
+    "encode": Text("encode", "编码"),
+    "denoise": Text("denoise", "去噪"),
+    "decode": Text("decode", "解码"),
+    "write": Text("write", "写入"),
+}
+TOLD_S = 1.0
+"""A stage that takes less is not told."""
 
 
 def request_of(values: Values, proposal: Proposal | None, services: Services) -> GenerationRequest:
@@ -42,7 +55,7 @@ def request_of(values: Values, proposal: Proposal | None, services: Services) ->
 
 
 def plan_html(values: Values, proposal: Proposal | None, services: Services) -> str:
-    """The card above Generate: size, length, crop, camera; or the sentence that says what is not possible."""
+    """The card above Generate: size, length, crop, camera, cost; or the sentence that says what is not possible."""
     spec = services.engines[values["engine"]]
     if not values["image"]:
         prompt = values["prompt"] or ""
@@ -52,12 +65,14 @@ def plan_html(values: Values, proposal: Proposal | None, services: Services) -> 
         request = request_of(values, proposal, services)
     except InputError as error:
         return f'<div class="plan problem"><p>{both(error.text)}</p></div>'
+    plan = plan_here(spec, request)
     return _card(
         [
             f'<p class="plan-numbers">{both(numbers_of(request))}</p>',
             f'<p class="plan-fit">{both(_fit_of(request, picture_facts(request.images[0])))}</p>',
             _motion(request.motion),
-            f'<p class="plan-cost quiet">{both(_cost_of(spec, request))}</p>',
+            f'<p class="plan-cost quiet">{both(_takes(plan))}</p>',
+            _needs(spec, plan),
             *(f'<p class="warn">{both(finding.message)}</p>' for finding in training_findings(spec, request)),
             _obstacle(spec, request),
         ]
@@ -131,13 +146,49 @@ def _fit_of(request: GenerationRequest, facts: PictureFacts) -> Text:
     return describe_fit(request.fit, request.width, request.height, facts.width, facts.height)
 
 
-def _cost_of(spec: EngineSpec, request: GenerationRequest) -> Text:
-    plan = plan_run(spec, request)
-    if plan.seconds is None:
-        need = max(plan.peak_vram_gib, plan.peak_ram_gib)
-        return Text(
-            f"Needs about {need:.0f} GiB; its time is not known yet.",
-            f"约需 {need:.0f} GiB；所需时间未知。",
-        )
+def _takes(plan: Plan) -> Text:
+    """`About 5 s`, for the corner of the card."""
     seconds = duration(plan.seconds)
-    return Text(f"Takes about {seconds.en} on this machine.", f"在这台机器上约需 {seconds.zh}。")
+    return Text(f"About {seconds.en} on this machine", f"在这台机器上约需 {seconds.zh}")
+
+
+def _needs(spec: EngineSpec, plan: Plan) -> str:
+    """Memory, the stages' seconds, and how it will be carried out; for a model only."""
+    if spec.diffusion is None:
+        return ""
+    memory = (
+        Text(f"Graphics memory {plan.peak_vram_gib:.1f} GiB · ", f"显存 {plan.peak_vram_gib:.1f} GiB · ")
+        if plan.peak_vram_gib
+        else Text("", "")
+    )
+    stages = [(STAGE_WORDS[stage.name], duration(stage.seconds)) for stage in plan.stages if stage.seconds >= TOLD_S]
+    parts = Text(
+        ", ".join(f"{word.en} {seconds.en}" for word, seconds in stages),
+        "，".join(f"{word.zh} {seconds.zh}" for word, seconds in stages),
+    )
+    line = Text(
+        f"{memory.en}RAM {plan.peak_ram_gib:.1f} GiB · {parts.en} · {plan.device}",
+        f"{memory.zh}内存 {plan.peak_ram_gib:.1f} GiB · {parts.zh} · {plan.device}",
+    )
+    why = f'<p class="plan-why quiet">{both(plan.reason)}</p>' if plan.fits else _misfit(plan)
+    return f'<p class="plan-needs">{both(line)}</p>{why}'
+
+
+def _misfit(plan: Plan) -> str:
+    """Why it does not fit, and what does: a button for each."""
+    buttons = "".join(
+        f'<button type="button" data-engine="{escape(each.engine)}" data-size="{each.width}x{each.height}" '
+        f'data-frames="{each.frames}">{both(_offer(each))}</button>'
+        for each in plan.alternatives
+    )
+    offer = f'<p class="offers">{both(Text("This fits:", "这样可行："))} {buttons}</p>' if buttons else ""
+    return f'<div class="misfit"><p>{both(plan.reason)}</p>{offer}</div>'
+
+
+def _offer(each: Alternative) -> Text:
+    seconds = duration(each.seconds)
+    if each.loses == "engine":
+        title = load_presets()[each.engine].title
+        return Text(f"{title.en} · {seconds.en}", f"{title.zh} · {seconds.zh}")
+    size = f"{each.width} × {each.height}"
+    return Text(f"{size}, {each.frames} frames · {seconds.en}", f"{size}，{each.frames} 帧 · {seconds.zh}")

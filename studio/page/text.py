@@ -13,6 +13,7 @@ import gradio as gr
 from gradio.i18n import I18nData
 
 from i2v_pipeline.types import EngineSpec, Text
+from studio.plans import duration as duration
 
 KEY_PREFIX = "i2v_"
 """Gradio has words of its own under plain keys such as `image`."""
@@ -100,11 +101,3 @@ def both(text: Text) -> str:
     return (
         f'<span class="l-en" lang="en">{escape(text.en)}</span><span class="l-zh" lang="zh-CN">{escape(text.zh)}</span>'
     )
-
-
-def duration(seconds: float) -> Text:
-    """`8 s`, `2 min 05 s`."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return Text(f"{whole} s", f"{whole} 秒")
-    return Text(f"{whole // 60} min {whole % 60:02d} s", f"{whole // 60} 分 {whole % 60:02d} 秒")

@@ -1,0 +1,312 @@
+"""Memory and seconds of a request in a mode on a device. Pure arithmetic: chooses nothing and asks nobody.
+
+seconds = overhead * (FLOPs / rate + attention FLOPs / attention's rate + element-wise bytes / bandwidth)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from i2v_pipeline.guidance import NO_GUIDANCE, strength_at
+from i2v_pipeline.planning.architectures import Architecture, Unet, Work, load_architectures
+from i2v_pipeline.planning.devices import AttentionKernel, Device
+from i2v_pipeline.planning.modes import Mode
+from i2v_pipeline.types import DiffusionSpec, EngineSpec, GenerationRequest, StageName, StagePlan
+
+GIB = 2**30
+OVERHEAD = 1.10
+"""Seconds of a step beside those of its operations, launches and copies among them: the mean over the published timings
+of bench/results/plan.json that were used for it."""
+CONVOLUTION_SHARE = 0.5
+"""Of the rate of large products, what a VAE's convolutions reach."""
+ALLOCATOR_SHARE = 1.08
+"""Memory taken over memory in use: fragments and the workspaces of convolutions."""
+CUDA_CONTEXT_GIB = 0.6
+LIBRARIES_GIB = 1.5
+"""The process with torch, diffusers and transformers, before it has loaded anything."""
+READ_BYTES_PER_S = 1e9
+"""Reading weights from the disk: an NVMe drive and one thread."""
+WRITE_S_PER_MP = 0.020
+"""Encoding one frame and reading it back, per megapixel, on two cores of an AMD EPYC."""
+VIDEO_BYTES_PER_PIXEL = 0.03
+"""A generous size of the file: per pixel of each frame the example pictures took 0.005 (cat) to 0.025 (mountains)."""
+TILE_PIXELS = 256 * 256
+TILED_FLOPS = 1.63
+"""Tiles of 256 pixels every 192 overlap."""
+STREAMED_LAYERS = 2
+"""On the card at once: the one that computes and the one that arrives."""
+PINNED_COPIES = 2.0
+"""What layers that stream take in RAM: as loaded, and pinned for the copy."""
+_ENCODERS = ("text_encoder", "image_encoder")
+_DENOISERS = ("transformer", "transformer_2", "unet")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """What changes how fast the same operations run. The engines have PyTorch's attention and compile nothing."""
+
+    attention: AttentionKernel = "sdpa"
+    elementwise_share: float = 1.0
+
+
+EAGER = Tuning()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What the request computes: each part's work, how often, and the weights in bytes by component."""
+
+    encode: Work
+    vae_encode: Work
+    forward: Work
+    passes: int
+    guided_steps: int
+    steps: int
+    decode: Work
+    weights: Mapping[str, float]
+    disk_bytes: int
+    tile: Work
+    layers: int
+    is_batched: bool
+    is_half: bool
+    is_half_vae: bool
+    pixels: int
+    frames: int
+
+    @property
+    def encoders(self) -> float:
+        return sum(self.weights.get(name, 0.0) for name in _ENCODERS)
+
+    @property
+    def largest_encoder(self) -> float:
+        return max(self.weights.get(name, 0.0) for name in _ENCODERS)
+
+    @property
+    def denoisers(self) -> float:
+        return sum(self.weights.get(name, 0.0) for name in _DENOISERS)
+
+    @property
+    def largest_denoiser(self) -> float:
+        return max(self.weights.get(name, 0.0) for name in _DENOISERS)
+
+    @property
+    def vae(self) -> float:
+        return self.weights["vae"]
+
+    @property
+    def flops(self) -> float:
+        """Of the whole run, attention included."""
+        works = (self.encode, self.vae_encode, self.forward.times(self.passes), self.decode)
+        return sum(work.flops + work.attention_flops for work in works)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a job takes in one mode. Where there is no GPU, `vram_gib` is 0 and everything stands in `ram_gib`."""
+
+    mode: Mode
+    stages: tuple[StagePlan, ...]
+    vram_gib: float
+    ram_gib: float
+
+    @property
+    def seconds(self) -> float:
+        return sum(stage.seconds for stage in self.stages)
+
+
+def job_of(spec: EngineSpec, diffusion: DiffusionSpec, request: GenerationRequest, *, on_cpu: bool) -> Job:
+    """The work and the weights of `request`, in the types that the engine would use."""
+    architecture = load_architectures()[spec.id]
+    precision = "fp32" if on_cpu and request.precision == "auto" else request.precision
+    is_half = (diffusion.precision if precision == "auto" else precision) != "fp32"
+    width, vae_width = (2 if is_half else 4), (2 if is_half and spec.family != "wan" else 4)
+    widths = {"vae": vae_width, "image_encoder": vae_width}
+    # The counts of activations and traffic are those of half precision where the engine uses it on a GPU.
+    wider, vae_wider = width / 2, (vae_width / 2 if spec.family != "wan" else 1.0)
+    pixels, guided = request.width * request.height, _guided_steps(diffusion, request)
+    steps = request.steps or 0
+    encoded = 1 if diffusion.per_token_timesteps or spec.family != "wan" else request.frames
+    return Job(
+        encode=_encoders_work(architecture, prompts=2 if guided else 1, wider=wider),
+        vae_encode=_wider(architecture.vae.encode_work(pixels, encoded), vae_wider),
+        forward=_wider(architecture.denoiser.work(request.width, request.height, request.frames), wider),
+        passes=steps + guided,
+        guided_steps=guided,
+        steps=steps,
+        decode=_wider(architecture.vae.decode_work(pixels, request.frames), vae_wider),
+        weights={
+            name: float(component.parameters * widths.get(name, width))
+            for name, component in diffusion.components.items()
+        },
+        disk_bytes=diffusion.disk_bytes,
+        tile=_wider(architecture.vae.decode_work(min(pixels, TILE_PIXELS), request.frames), vae_wider),
+        layers=1 if isinstance(architecture.denoiser, Unet) else architecture.denoiser.layers,
+        is_batched=isinstance(architecture.denoiser, Unet),
+        is_half=is_half,
+        is_half_vae=vae_width == 2,
+        pixels=pixels,
+        frames=request.frames,
+    )
+
+
+def cost_of(job: Job, mode: Mode, device: Device, tuning: Tuning = EAGER) -> Cost:
+    """What `job` takes in `mode` on `device`. Weights of a stage count what stays from a run before it."""
+    held = _held_by_stage(job, mode)
+    stages = tuple(
+        StagePlan(
+            name=name,
+            weights_gib=round(held[name].weights / GIB, 3) if name in held else 0.0,
+            activations_gib=round(held[name].activations / GIB, 3) if name in held else 0.0,
+            seconds=round(seconds, 3),
+        )
+        for name, seconds in _stage_seconds(job, mode, device, tuning).items()
+    )
+    peak = max(each.total for each in held.values()) / GIB * ALLOCATOR_SHARE
+    whole = sum(job.weights.values()) / GIB
+    if device.is_cpu:
+        return Cost(mode=mode, stages=stages, vram_gib=0.0, ram_gib=round(LIBRARIES_GIB + peak, 2))
+    # A part is loaded into RAM before it goes to the card; what leaves the card to come back lies there whole.
+    in_ram = {
+        "resident": max(job.weights.values()) / GIB,
+        "staged": max(job.weights.values()) / GIB,
+        "swapped": whole,
+        "streamed": whole + (PINNED_COPIES - 1) * job.denoisers / GIB,
+    }[mode.placement]
+    return Cost(
+        mode=mode,
+        stages=stages,
+        vram_gib=round(CUDA_CONTEXT_GIB + peak, 2),
+        ram_gib=round(LIBRARIES_GIB + in_ram, 2),
+    )
+
+
+def bound_seconds(job: Job, device: Device) -> float:
+    """No program can be faster: every operation at the device's rate for large products, and nothing else."""
+    return job.flops / device.half_flops
+
+
+def step_seconds(job: Job, device: Device, tuning: Tuning = EAGER) -> float:
+    """One guided step."""
+    return 2 * _seconds(job.forward, _denoise_rate(job, device), device, tuning)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Held:
+    """Bytes in memory at the fullest moment of a stage."""
+
+    weights: float
+    activations: float
+
+    @property
+    def total(self) -> float:
+        return self.weights + self.activations
+
+
+def _held_by_stage(job: Job, mode: Mode) -> dict[StageName, _Held]:
+    """What a stage needs at most; of the moments of a stage the fullest."""
+    batch = 2 if job.is_batched and job.guided_steps and not mode.alone else 1
+    decode = job.decode.activation_bytes
+    if mode.tiled:
+        # The tiles of the whole video, put together and clamped, in floats.
+        decode = min(decode, job.tile.activation_bytes + 3 * job.pixels * job.frames * 12)
+    load, words, picture, denoise, kept = _weights(job, mode)
+    encoding = (
+        _Held(weights=words, activations=job.encode.activation_bytes),
+        _Held(weights=picture, activations=job.vae_encode.activation_bytes),
+    )
+    return {
+        "load": _Held(weights=load, activations=0.0),
+        "encode": max(encoding, key=lambda held: held.total),
+        "denoise": _Held(weights=denoise, activations=batch * job.forward.activation_bytes),
+        "decode": _Held(weights=kept, activations=decode),
+    }
+
+
+def _weights(job: Job, mode: Mode) -> tuple[float, float, float, float, float]:
+    """On the card at the end of loading, as the encoders encode, as the VAE encodes, as it is denoised and decoded."""
+    kept = job.denoisers + job.vae
+    match mode.placement:
+        case "resident":
+            whole = job.encoders + kept
+            return whole, whole, whole, whole, whole
+        case "staged":
+            return kept, job.encoders + kept, kept, kept, kept
+        case "swapped":
+            return max(job.weights.values()), job.largest_encoder, job.vae, job.largest_denoiser, job.vae
+        case "streamed":
+            part = min(1.0, STREAMED_LAYERS / job.layers)
+            return (
+                part * job.largest_denoiser,
+                part * job.largest_encoder,
+                job.vae,
+                part * job.largest_denoiser,
+                job.vae,
+            )
+
+
+def _stage_seconds(job: Job, mode: Mode, device: Device, tuning: Tuning) -> dict[StageName, float]:
+    half = _denoise_rate(job, device)
+    convolution = (device.half_flops if job.is_half_vae else device.tf32_flops) * CONVOLUTION_SHARE
+    forward = _seconds(job.forward, half, device, tuning)
+    if mode.placement == "streamed":
+        forward = max(forward, job.largest_denoiser / device.pcie_bandwidth)
+    # What comes back to the card in every run: the parts one after another, each expert once.
+    moved = sum(job.weights.values()) / device.pcie_bandwidth if mode.placement == "swapped" else 0.0
+    decode = _seconds(job.decode, convolution, device, tuning) * (TILED_FLOPS if mode.tiled else 1.0)
+    return {
+        "load": job.disk_bytes / READ_BYTES_PER_S,
+        "encode": _seconds(job.encode, half, device, tuning) + _seconds(job.vae_encode, convolution, device, tuning),
+        "denoise": job.passes * forward + moved,
+        "decode": decode,
+        "write": WRITE_S_PER_MP * job.pixels * job.frames / 1e6,
+    }
+
+
+def _seconds(work: Work, rate: float, device: Device, tuning: Tuning) -> float:
+    operations = work.flops / rate + work.attention_flops / device.attention_flops[tuning.attention]
+    return OVERHEAD * (operations + tuning.elementwise_share * work.elementwise_bytes / device.bandwidth)
+
+
+def _denoise_rate(job: Job, device: Device) -> float:
+    return device.half_flops if job.is_half else device.fp32_flops
+
+
+def _encoders_work(architecture: Architecture, *, prompts: int, wider: float) -> Work:
+    text = architecture.text_encoder.work().times(prompts)
+    image = architecture.image_encoder.work() if architecture.image_encoder else text.times(0)
+    return Work(
+        flops=text.flops + image.flops,
+        attention_flops=text.attention_flops + image.attention_flops,
+        elementwise_bytes=(text.elementwise_bytes + image.elementwise_bytes) * wider,
+        activation_bytes=max(text.activation_bytes, image.activation_bytes) * wider,
+    )
+
+
+def _wider(work: Work, factor: float) -> Work:
+    return Work(
+        flops=work.flops,
+        attention_flops=work.attention_flops,
+        elementwise_bytes=work.elementwise_bytes * factor,
+        activation_bytes=work.activation_bytes * factor,
+    )
+
+
+def _guided_steps(diffusion: DiffusionSpec, request: GenerationRequest) -> int:
+    """Steps that compute an unconditional pass too."""
+    if request.guidance is None or request.steps is None:
+        return 0
+    strengths = (
+        strength_at(request.guidance, step, request.steps, "high" if _is_high(diffusion, request, step) else "low")
+        for step in range(request.steps)
+    )
+    return sum(strength != NO_GUIDANCE for strength in strengths)
+
+
+def _is_high(diffusion: DiffusionSpec, request: GenerationRequest, step: int) -> bool:
+    """Whether the high-noise expert has the step: its noise, after the flow shift, is above the boundary."""
+    if diffusion.boundary is None or request.steps is None:
+        return True
+    shift, even = request.flow_shift or 1.0, 1 - step / request.steps
+    return shift * even / (1 + (shift - 1) * even) >= diffusion.boundary or math.isclose(even, 1.0)

@@ -1,0 +1,166 @@
+"""What this machine has free at this moment: graphics memory, RAM within its limits, disk. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from i2v_pipeline.errors import InputError
+from i2v_pipeline.planning.devices import Device, find_device, processor
+
+GIB = 2**30
+MIB_IN_GIB = 1024
+MARGIN_GIB = 1.0
+"""Kept free of the card unless STUDIO_VRAM_MARGIN says otherwise: the prediction is not exact, and a screen grows."""
+QUERY_TIMEOUT_S = 20
+_CGROUPS = Path("/sys/fs/cgroup")
+_V1_UNLIMITED = 2**60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """An NVIDIA card as its driver names it. What the studio's own processes hold counts as free: it is given back."""
+
+    name: str
+    vram_gib: float
+    free_gib: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What a run may use. RAM and disk are None where they are not known, and then held against nothing.
+
+    `gpu` is None without one. `margin_gib` of `free_vram_gib` stay free.
+    """
+
+    gpu: Device | None
+    cores: int
+    free_vram_gib: float
+    free_ram_gib: float | None
+    free_disk_gib: float | None
+    margin_gib: float = MARGIN_GIB
+
+    def device(self, *, on_cpu: bool) -> Device:
+        return self.gpu if self.gpu is not None and not on_cpu else processor(self.cores)
+
+
+def this_machine(disk: Path) -> Machine:
+    """As it is now; `disk` is where models are kept. Raises `InputError` for a margin that is no number."""
+    card = find_card()
+    while not disk.exists() and disk != disk.parent:
+        disk = disk.parent
+    return Machine(
+        gpu=None if card is None else find_device(card.name),
+        cores=os.cpu_count() or 1,
+        free_vram_gib=0.0 if card is None else card.free_gib,
+        free_ram_gib=free_ram_bytes() / GIB,
+        free_disk_gib=shutil.disk_usage(disk).free / GIB,
+        margin_gib=margin_from_environment(),
+    )
+
+
+def margin_from_environment() -> float:
+    """STUDIO_VRAM_MARGIN in GiB: 6 uses at most 18 of 24. Raises `InputError` for what is no such number."""
+    text = os.environ.get("STUDIO_VRAM_MARGIN") or str(MARGIN_GIB)
+    try:
+        margin = float(text)
+    except ValueError:
+        margin = math.nan
+    if not 0 <= margin < math.inf:
+        raise InputError(
+            f"STUDIO_VRAM_MARGIN is {text!r}: a number of GiB from 0 on is needed. Change it, or leave it out.",
+            f"STUDIO_VRAM_MARGIN 的值为 {text!r}：应为不小于 0 的 GiB 数。请修改或删除它。",
+        )
+    return margin
+
+
+def find_card() -> Card | None:
+    """The first NVIDIA card, asked from its driver's own program, so that no process needs torch to know."""
+    try:
+        name, total, free = _ask("--query-gpu=name,memory.total,memory.free")[0].rsplit(",", 2)
+        total_mib, free_mib = int(total), int(free)
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return None
+    own_mib = min(_own_mib(), total_mib - free_mib)
+    return Card(
+        name=name.strip(),
+        vram_gib=round(total_mib / MIB_IN_GIB, 1),
+        free_gib=round((free_mib + own_mib) / MIB_IN_GIB, 1),
+    )
+
+
+def free_ram_bytes(cgroups: Path = _CGROUPS) -> int:
+    """RAM that may still be taken, here and within the limits of the control group, with what the studio holds."""
+    own = sum(_rss(process) for process in _own_processes())
+    limits = [psutil.virtual_memory().available, *_cgroup_free(cgroups)]
+    return min(limits) + own
+
+
+def _cgroup_free(root: Path) -> list[int]:
+    """For each limit that is set: the limit less what is used and cannot be dropped. Version 2, then version 1."""
+    own = _own_cgroup(root)
+    found: list[int] = []
+    for folder in (own, *own.parents):
+        found += _free_below(folder / "memory.max", folder / "memory.current", folder / "memory.stat", "inactive_file")
+        if folder == root:
+            break
+    old = root / "memory"
+    found += _free_below(
+        old / "memory.limit_in_bytes", old / "memory.usage_in_bytes", old / "memory.stat", "total_inactive_file"
+    )
+    return found
+
+
+def _own_cgroup(root: Path) -> Path:
+    try:
+        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return root
+    named = [line.removeprefix("0::/") for line in lines if line.startswith("0::/")]
+    folder = root / named[0] if named else root
+    return folder if folder.is_dir() else root
+
+
+def _free_below(limit: Path, used: Path, statistics: Path, droppable: str) -> list[int]:
+    try:
+        text = limit.read_text(encoding="utf-8").strip()
+        if text == "max" or int(text) >= _V1_UNLIMITED:
+            return []
+        stat = dict(line.split() for line in statistics.read_text(encoding="utf-8").splitlines())
+        return [max(0, int(text) - int(used.read_text(encoding="utf-8")) + int(stat.get(droppable, 0)))]
+    except (OSError, ValueError):
+        return []
+
+
+def _own_mib() -> int:
+    """Graphics memory that this process and those below it hold."""
+    own = {process.pid for process in _own_processes()}
+    try:
+        rows = [row.split(",") for row in _ask("--query-compute-apps=pid,used_memory")]
+        return sum(int(used) for pid, used in rows if int(pid) in own)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return 0
+
+
+def _ask(query: str) -> list[str]:
+    command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=QUERY_TIMEOUT_S).stdout
+    return answer.splitlines()
+
+
+def _own_processes() -> list[psutil.Process]:
+    process = psutil.Process()
+    return [process, *process.children(recursive=True)]
+
+
+def _rss(process: psutil.Process) -> int:
+    try:
+        return process.memory_info().rss
+    except psutil.Error:
+        return 0

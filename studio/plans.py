@@ -1,0 +1,209 @@
+"""A plan for what a person names: this machine as it is now, or a card by its name. Loads no model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from i2v_pipeline.advice import AREA_TOLERANCE
+from i2v_pipeline.checks import check_request
+from i2v_pipeline.errors import RequestError
+from i2v_pipeline.hub import cache_folder, is_here
+from i2v_pipeline.images import fit_frames, fit_size
+from i2v_pipeline.planning import plan_run
+from i2v_pipeline.planning.devices import find_device
+from i2v_pipeline.planning.machine import Machine, margin_from_environment, this_machine
+from i2v_pipeline.presets import load_presets
+from i2v_pipeline.report import plan_of
+from i2v_pipeline.types import Alternative, EngineSpec, GenerationRequest, Motion, Plan, PromptOrigin, Text
+from studio.recipe import Choice, compose, preset_of
+
+ASK_EVERY_S = 3
+"""How long an answer of the driver holds while somebody moves sliders."""
+_CPU_NAMES = ("cpu", "none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hypothesis:
+    """Another machine than this one; None means as here, and nothing held against RAM and disk of another card."""
+
+    gpu: str | None = None
+    vram_gib: float | None = None
+    ram_gib: float | None = None
+
+
+def machine_now() -> Machine:
+    """This machine; asked anew every few seconds."""
+    return _machine_at(int(time.monotonic() // ASK_EVERY_S))
+
+
+def plan_here(spec: EngineSpec, request: GenerationRequest, machine: Machine | None = None) -> Plan:
+    """The plan of `request` on this machine, a download that is still needed included."""
+    fetches = spec.diffusion is not None and request.checkpoint is None and not is_here(spec)
+    to_fetch = spec.diffusion.disk_bytes if spec.diffusion is not None and fetches else 0
+    return plan_run(spec, request, machine or machine_now(), to_fetch_bytes=to_fetch)
+
+
+def machine_like(wanted: Hypothesis) -> Machine:
+    """The machine that is meant. Raises `RequestError` for memory that is no amount."""
+    for option, value in (("--vram", wanted.vram_gib), ("--ram", wanted.ram_gib)):
+        if value is not None and not 0 <= value < float("inf"):
+            raise RequestError(
+                f"{option} {value:g}: a number of GiB from 0 on is needed. Choose one.",
+                f"{option} {value:g}：应为不小于 0 的 GiB 数。请重新选择。",
+            )
+    machine = this_machine(cache_folder())
+    if wanted.gpu is not None and wanted.gpu.lower() in _CPU_NAMES:
+        machine = replace(machine, gpu=None, free_vram_gib=0.0)
+    elif wanted.gpu is not None or (wanted.vram_gib is not None and machine.gpu is None):
+        card = find_device(wanted.gpu or "unknown GPU")
+        machine = Machine(
+            gpu=card,
+            cores=machine.cores,
+            free_vram_gib=card.vram_gib,
+            free_ram_gib=None,
+            free_disk_gib=None,
+            margin_gib=margin_from_environment(),
+        )
+    return replace(
+        machine,
+        free_vram_gib=machine.free_vram_gib if wanted.vram_gib is None else wanted.vram_gib,
+        free_ram_gib=machine.free_ram_gib if wanted.ram_gib is None else wanted.ram_gib,
+    )
+
+
+def plan_choice(spec: EngineSpec, choice: Choice, machine: Machine) -> dict[str, Any]:
+    """The JSON of the `plan` command. What the engine cannot make does not fit, and the reason is the check's."""
+    request = shaped(spec, choice)
+    plan = plan_here(spec, request, machine)
+    try:
+        check_request(spec, request)
+    except RequestError as error:
+        if request.frames < 1 or (spec.takes.steps and (request.steps or 0) < 1):
+            raise
+        plan = replace(plan, fits=False, reason=error.text, alternatives=_nearest_length(spec, request, machine))
+    names = ("width", "height", "frames", "fps", "steps")
+    return {"engine": spec.id, **{name: getattr(request, name) for name in names}, **plan_of(plan)}
+
+
+def shaped(spec: EngineSpec, choice: Choice) -> GenerationRequest:
+    """The request for a picture of the resolution's own shape. A name that the engine has not is taken as an area.
+
+    Raises `RequestError` for a resolution that is none.
+    """
+    name = choice.resolution or preset_of(spec, choice.preset).resolution
+    budget = spec.resolutions.get(name) or _budgets().get(name)
+    if name not in spec.resolutions and budget is not None:
+        width, height = _size_like(spec, budget)
+        name = f"{width}x{height}"
+    return compose(
+        spec,
+        replace(choice, resolution=name, seed=0 if choice.seed is None else choice.seed),
+        image=Path("picture"),
+        image_size=budget or (1, 1),
+        prompt="",
+        origin=PromptOrigin(typed="", refined="", source="typed"),
+        motion=Motion(),
+    )
+
+
+def told(answer: Mapping[str, Any]) -> list[Text]:
+    """The plan's answer in sentences."""
+    seconds, bound = answer["seconds"], answer["bound_seconds"]
+    size = f"{answer['width']} × {answer['height']}"
+    lines = [
+        Text(
+            f"{answer['engine']}: {size}, {answer['frames']} frames on {answer['device']}",
+            f"{answer['engine']}：{size}，{answer['frames']} 帧，{answer['device']}",
+        ),
+        Text(answer["reason"], answer["reason_zh"]),
+        Text(
+            f"Graphics memory {answer['peak_vram_gib']:.1f} GiB, RAM {answer['peak_ram_gib']:.1f} GiB, "
+            f"disk {answer['disk_gib']:.1f} GiB",
+            f"显存 {answer['peak_vram_gib']:.1f} GiB，内存 {answer['peak_ram_gib']:.1f} GiB，"
+            f"磁盘 {answer['disk_gib']:.1f} GiB",
+        ),
+        Text(
+            f"About {duration(seconds).en}; the hardware's bound is {duration(bound).en}",
+            f"约 {duration(seconds).zh}；硬件极限为 {duration(bound).zh}",
+        ),
+    ]
+    for stage in answer["stages"]:
+        line = f"  {stage['name']:8} {stage['weights_gib']:7.2f} + {stage['activations_gib']:6.2f} GiB"
+        lines.append(Text(f"{line}  {duration(stage['seconds']).en}", f"{line}  {duration(stage['seconds']).zh}"))
+    for each in answer["alternatives"]:
+        shape = f"{each['engine']}, {each['width']} × {each['height']}, {each['frames']}"
+        memory = f"{each['peak_vram_gib'] or each['peak_ram_gib']:.1f} GiB"
+        lines.append(
+            Text(
+                f"Fits: {shape} frames: {memory}, about {duration(each['seconds']).en}",
+                f"可行：{shape} 帧：{memory}，约 {duration(each['seconds']).zh}",
+            )
+        )
+    return lines
+
+
+def duration(seconds: float) -> Text:
+    """`8 s`, `2 min 05 s`, `3 h 20 min`, `12 days`."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return Text(f"{whole} s", f"{whole} 秒")
+    if whole < 3600:
+        return Text(f"{whole // 60} min {whole % 60:02d} s", f"{whole // 60} 分 {whole % 60:02d} 秒")
+    if whole < 48 * 3600:
+        hours, minutes = whole // 3600, whole % 3600 // 60
+        return Text(f"{hours} h {minutes:02d} min", f"{hours} 小时 {minutes:02d} 分")
+    return Text(f"{whole / 86400:.0f} days", f"{whole / 86400:.0f} 天")
+
+
+def _size_like(spec: EngineSpec, budget: tuple[int, int]) -> tuple[int, int]:
+    """The engine's size nearest to `budget`: one that it was trained for where that has about the same area."""
+    size = fit_size(spec.grid, budget, *budget)
+    if spec.diffusion is not None and spec.diffusion.sizes_are_exact:
+        for width, height in spec.diffusion.trained_sizes:
+            if 1 / AREA_TOLERANCE <= width * height / (budget[0] * budget[1]) <= AREA_TOLERANCE:
+                return width, height
+    return size.width, size.height
+
+
+def _nearest_length(spec: EngineSpec, request: GenerationRequest, machine: Machine) -> tuple[Alternative, ...]:
+    """The legal length nearest to the one that was asked, where it is all that was wrong, with what it then takes."""
+    nearest = replace(request, frames=fit_frames(spec.grid, request.frames))
+    try:
+        check_request(spec, nearest)
+    except RequestError:
+        return ()
+    plan = plan_here(spec, nearest, machine)
+    if not plan.fits:
+        return plan.alternatives
+    return (
+        Alternative(
+            loses="frames",
+            engine=spec.id,
+            width=nearest.width,
+            height=nearest.height,
+            frames=nearest.frames,
+            mode=plan.mode,
+            peak_vram_gib=plan.peak_vram_gib,
+            peak_ram_gib=plan.peak_ram_gib,
+            seconds=round(plan.seconds, 1),
+        ),
+    )
+
+
+@lru_cache(maxsize=1)
+def _machine_at(_: int) -> Machine:
+    return this_machine(cache_folder())
+
+
+@lru_cache(maxsize=1)
+def _budgets() -> Mapping[str, tuple[int, int]]:
+    """What each name of a resolution stands for, for engines that do not have it: the first engine's meaning."""
+    budgets: dict[str, tuple[int, int]] = {}
+    for spec in load_presets().values():
+        budgets = {**spec.resolutions, **budgets}
+    return budgets
