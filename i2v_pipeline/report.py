@@ -108,6 +108,9 @@ def parameters_of(request: GenerationRequest) -> dict[str, Any]:
         "guidance": guidance_as_json(request.guidance),
         "loras": [asdict(lora) for lora in request.loras],
         "last_image": request.last_image is not None,
+        "checkpoint": None if request.checkpoint is None else request.checkpoint.name,
+        "device": request.device,
+        "precision": request.precision,
         "seconds": request.seconds,
         "negative_prompt": request.negative_prompt,
         "embed_source": request.embed_source,
@@ -132,15 +135,17 @@ def prompt_of(request: GenerationRequest) -> dict[str, Any]:
 
 
 def image_of(prepared: Prepared) -> dict[str, Any]:
-    """The picture as given and as the engine saw it, each with its hash."""
+    """The picture as given and as the engine saw it, each with its hash; the one that the video ends with as `last`."""
     return {
         "sha256": hashlib.sha256(prepared.source).hexdigest(),
         "format": prepared.source_format,
+        "bytes": len(prepared.source),
         "width": prepared.source_width,
         "height": prepared.source_height,
         "fitted": prepared.fitted.en,
         "fitted_zh": prepared.fitted.zh,
         "prepared_sha256": hashlib.sha256(prepared.pixels.tobytes()).hexdigest(),
+        "last": None if prepared.last is None else image_of(prepared.last),
     }
 
 

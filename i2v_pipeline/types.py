@@ -291,7 +291,8 @@ class EngineSpec:
 class Prepared:
     """The picture as the engine sees it: `pixels` uint8 (height, width, 3) RGB at the request's size.
 
-    `source` holds the bytes as given; `fitted` says in words what was cropped, padded or stretched.
+    `source` holds the bytes as given; `fitted` says in words what was cropped, padded or stretched. `last` is the
+    picture that the video ends with, where one was given.
     """
 
     pixels: U8Image
@@ -300,6 +301,7 @@ class Prepared:
     source_width: int
     source_height: int
     fitted: Text
+    last: Prepared | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +19,6 @@ from i2v_pipeline.engines.lora import Lora, fuse, open_loras
 from i2v_pipeline.engines.prompts import cleaning_finding, count_tokens, length_finding
 from i2v_pipeline.guidance import guidance_as_json, is_ever_guided
 from i2v_pipeline.hub import find_checkpoint
-from i2v_pipeline.images import open_picture, prepare
 from i2v_pipeline.types import (
     EngineSpec,
     Finding,
@@ -67,7 +65,8 @@ class DiffusionEngine:
 
     def generate(self, request: GenerationRequest, picture: Prepared, on_progress: OnProgress) -> Iterator[U8Frames]:
         self._findings, self._facts = [], {}
-        inputs = self._inputs(request, picture)
+        last = None if picture.last is None else picture.last.pixels
+        inputs = Inputs(request=request, first=picture.pixels, last=last)
 
         # 1. Load the tokenizer and say what it will not read, before anything large is touched
         on_progress(Progress(stage="load", step=0, steps=len(self._diffusion.components)))
@@ -115,12 +114,6 @@ class DiffusionEngine:
             free_memory(device)
 
     # --- the stages ---------------------------------------------------------------------------------------------------
-
-    def _inputs(self, request: GenerationRequest, picture: Prepared) -> Inputs:
-        last = None
-        if request.last_image is not None:
-            last = prepare(open_picture(request.last_image), request.width, request.height, request.fit).pixels
-        return Inputs(request=request, first=picture.pixels, last=last)
 
     def _load(self, request: GenerationRequest) -> _Loaded:
         device = choose_device(request.device)
@@ -241,8 +234,6 @@ class DiffusionEngine:
             "reused": list(self._cache.reused),
             **loaded.family.facts(request),
         }
-        if request.last_image is not None:
-            self._facts["last_image_sha256"] = hashlib.sha256(request.last_image.read_bytes()).hexdigest()
 
 
 NEGATIVE_UNUSED = Finding(
