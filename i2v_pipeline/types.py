@@ -367,7 +367,8 @@ class Engine(Protocol):
     def facts(self) -> Mapping[str, Any]:
         """What the last run really used, for the report's `engine` section; JSON values only.
 
-        `peak_vram_gib` is there where the run had a GPU, and goes to the report's `measured`.
+        `peak_vram_gib` is there where the run had a GPU, and goes to the report's `measured`; `runtime`, where the
+        arithmetic was done, to its `environment`; `tokens`, of the prompt, also to its `prompt`.
         """
         ...
 
