@@ -9,12 +9,13 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from i2v_pipeline.checks import check_request
 from i2v_pipeline.errors import InputError, RecipeError
+from i2v_pipeline.images import MAX_BYTES
 from i2v_pipeline.presets import find_engine
 from i2v_pipeline.report import SCHEMA
 from i2v_pipeline.types import (
@@ -44,11 +45,11 @@ MAX_REPORT_BYTES = 8 * 2**20
 """A report takes 10 to 100 KB; the longest lists in it grow with the frames and the steps."""
 MAX_DEPTH = 32
 """A report is 7 levels deep."""
-PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "GIF")
+PictureFormat = Literal["PNG", "JPEG", "WEBP", "AVIF", "BMP", "GIF"]
 _TOLD_MISTAKES = 6
 
 StoredPicture = tuple[str, bytes]
-"""The name of a format, one of `PICTURE_FORMATS`, and the file's bytes as they were given."""
+"""The name of a format, a `PictureFormat`, and the file's bytes as they were given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,7 @@ class Recipe:
     """A report that this studio can use, and the pictures that stood in the same file, None where they did not."""
 
     report: dict[str, Any]
+    is_video: bool
     picture: StoredPicture | None = field(default=None, repr=False)
     last_picture: StoredPicture | None = field(default=None, repr=False)
 
@@ -137,17 +139,28 @@ class _Prompt(_Part):
     motion: _Motion
 
 
+class _UsedLora(_Part):
+    sha256: _Sha256 | None = None
+
+
 class _Engine(_Part):
     id: Annotated[str, Field(pattern=r"^[\w.-]{1,64}$")]
+    precision: Precision | None = None
+    loras: list[_UsedLora] = []
 
 
 class _LastImage(_Part):
     sha256: _Sha256
+    format: PictureFormat
+    bytes: Annotated[int, Field(ge=0, le=MAX_BYTES)] | None = None
 
 
-class _Image(_Part):
-    sha256: _Sha256
+class _Image(_LastImage):
     last: _LastImage | None = None
+
+
+class _Environment(_Part):
+    device: str | None = None
 
 
 class _Output(_Part):
@@ -159,6 +172,7 @@ class _Report(_Part):
     prompt: _Prompt
     engine: _Engine
     image: _Image
+    environment: _Environment
     output: _Output
 
 
@@ -174,7 +188,7 @@ def read_recipe(path: Path) -> Recipe:
     report = _parse(_comment_of(path) if is_mp4 else _text_of(path), is_mp4=is_mp4)
     known = _known(report)
     if not is_mp4:
-        return Recipe(report=report)
+        return Recipe(report=report, is_video=False)
     try:
         picture, last_picture = read_picture(path), read_last_picture(path)
     except InputError as error:
@@ -184,7 +198,7 @@ def read_recipe(path: Path) -> Recipe:
         ) from error
     _check_stored(picture, known.image.sha256)
     _check_stored(last_picture, known.image.last.sha256 if known.image.last else None)
-    return Recipe(report=report, picture=picture, last_picture=last_picture)
+    return Recipe(report=report, is_video=True, picture=picture, last_picture=last_picture)
 
 
 def request_from_report(
@@ -366,7 +380,7 @@ def _known(report: dict[str, Any]) -> _Report:
 def _check_stored(picture: StoredPicture | None, sha256: str | None) -> None:
     if picture is None:
         return
-    if picture[0] not in PICTURE_FORMATS or hashlib.sha256(picture[1]).hexdigest() != sha256:
+    if picture[0] not in get_args(PictureFormat) or hashlib.sha256(picture[1]).hexdigest() != sha256:
         raise RecipeError(
             "The picture inside this video is not the one that its report names: another program has changed the "
             "file. Give the original file.",

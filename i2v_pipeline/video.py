@@ -12,6 +12,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,6 +160,36 @@ def read_last_picture(path: Path) -> tuple[str, bytes] | None:
     """As `read_picture`, for the picture that the video ends with."""
     with _opened_mp4(path) as file:
         return mp4.read_picture_box(file, mp4.LAST_PICTURE_UUID)
+
+
+def strip_video(path: Path, target: Path) -> None:
+    """Copies an MP4 without its report, pictures, tags, chapters and times to `target`, whole or not at all.
+
+    The coded frames and any sound are the same bytes. Raises `InputError` when `path` is no MP4 or is `target`, and
+    `VideoError` when it is damaged or `target` could not be written.
+    """
+    with _opened_mp4(path) as file:
+        mp4.read_moov(file)
+    if target.exists() and target.samefile(path):
+        raise InputError(
+            "The stripped video would overwrite the one that holds the report. Choose another name for it.",
+            "去除信息后的视频会覆盖含报告的原视频。请换一个文件名。",
+        )
+    copied = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.stripped.mp4")
+    options = [
+        *("-map", "0:a?", "-c", "copy", "-map_metadata", "-1", "-map_chapters", "-1"),
+        # Else ffmpeg writes its own name and version.
+        *("-fflags", "+bitexact", "-flags:v", "+bitexact", "-flags:a", "+bitexact"),
+        *("-movflags", "+faststart", "-f", "mp4", url_of(copied)),
+    ]
+    try:
+        with _written_whole(target) as file:
+            with run_ffmpeg([*_input_options(path), *options]):
+                pass
+            with copied.open("rb") as source:
+                shutil.copyfileobj(source, file, 2**20)
+    finally:
+        copied.unlink(missing_ok=True)
 
 
 def probe_video(path: Path) -> VideoInfo:
