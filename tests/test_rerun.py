@@ -15,7 +15,7 @@ from video_frames import moving, psnr
 
 from i2v_pipeline.errors import InputError
 from i2v_pipeline.pipeline import EngineCache, Outputs, run, write_json
-from i2v_pipeline.rerun import Given, Rerun, describe, find_original, measure_psnr, rerun
+from i2v_pipeline.rerun import Difference, Given, Psnr, Rerun, describe, find_original, measure_psnr, rerun
 from i2v_pipeline.types import GenerationRequest, LoraRef, Motion, PromptOrigin
 from studio.cli import main
 
@@ -206,12 +206,12 @@ def test_psnr_is_that_of_the_worst_frame_and_of_all() -> None:
     other[2] ^= 8
     frames = [[frame[None] for frame in video] for video in (one, other)]
     measured = measure_psnr(iter(frames[0]), iter(frames[1]))
+    assert measured is not None
     assert measured.min_db == pytest.approx(psnr(one[2], other[2]), abs=0.01)
     assert measured.mean_db == pytest.approx(psnr(one, other), abs=0.01)
     assert measure_psnr(iter(frames[0]), iter(frames[1][:2])) is None
     assert measure_psnr(iter(frames[0]), iter([frames[1][0][:, :2]])) is None
-    equal = measure_psnr(iter(frames[0]), iter(frames[0]))
-    assert (equal.min_db, equal.mean_db) == (None, None)
+    assert measure_psnr(iter(frames[0]), iter(frames[0])) == Psnr(min_db=None, mean_db=None)
 
 
 # --- what the report proves ---
@@ -305,8 +305,6 @@ def save_lora(path: Path, value: float) -> Path:
 
 
 def test_the_terminal_shows_no_control_characters_of_a_foreign_report() -> None:
-    from i2v_pipeline.rerun import Difference
-
     result = Rerun(
         report={"output": {"frames_sha256": "0"}},
         frames_sha256_then="0",
@@ -320,4 +318,4 @@ def test_the_terminal_shows_no_control_characters_of_a_foreign_report() -> None:
 
 def test_frames_of_one_size_are_compared_as_floats() -> None:
     dark, bright = np.zeros((1, 2, 2, 3), np.uint8), np.full((1, 2, 2, 3), 255, np.uint8)
-    assert measure_psnr(iter([dark]), iter([bright])).min_db == 0.0
+    assert measure_psnr(iter([dark]), iter([bright])) == Psnr(min_db=0.0, mean_db=0.0)
