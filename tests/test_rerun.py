@@ -15,7 +15,7 @@ from video_frames import moving, psnr
 
 from i2v_pipeline.errors import InputError
 from i2v_pipeline.pipeline import EngineCache, Outputs, run, write_json
-from i2v_pipeline.rerun import Difference, Given, Psnr, Rerun, describe, find_original, measure_psnr, rerun
+from i2v_pipeline.rerun import Difference, Given, Psnr, Rerun, describe, find_original, measure_psnr, request_of, rerun
 from i2v_pipeline.types import GenerationRequest, LoraRef, Motion, PromptOrigin
 from studio.cli import main
 
@@ -35,7 +35,7 @@ CAMERA = GenerationRequest(
 
 @pytest.fixture(scope="module")
 def engines() -> Any:
-    """One cache for all tests, as a worker has it: what an earlier run left in memory must change nothing."""
+    """One cache for the first videos, as a worker has it: what an earlier run left in memory must change nothing."""
     cache = EngineCache()
     yield cache
     cache.close()
@@ -55,12 +55,13 @@ def make(tmp_path: Path, engines: EngineCache) -> Callable[[GenerationRequest], 
 
 
 @pytest.fixture
-def again(tmp_path: Path, engines: EngineCache) -> Callable[..., Rerun]:
-    """Makes it again into another folder."""
+def again(tmp_path: Path) -> Callable[..., Rerun]:
+    """Makes it again into another folder, with nothing in memory, as another process would."""
 
     def make_again(path: Path, **given: Any) -> Rerun:
         folder = tmp_path / "again"
         folder.mkdir(exist_ok=True)
+        engines = EngineCache()
         return rerun(find_original(path), Given(**given), engines, outputs_in(folder), lambda _: None, job_id="second")
 
     return make_again
@@ -123,6 +124,19 @@ def test_a_report_finds_its_picture_beside_it_by_its_hash(make, again) -> None:
     (video.parent / "another.jpg").write_bytes(CAT.read_bytes()[::-1])
     shutil.copy(CAT, video.parent / "input.jpg")
     assert again(video.with_suffix(".json")).is_equal
+
+
+@pytest.mark.diffusion
+def test_what_ran_on_the_processor_is_asked_to_run_there_again(make, tiny_checkpoint, tmp_path) -> None:
+    checkpoint = tiny_checkpoint(WAN_5B)
+    request = replace(request_for(WAN_5B, checkpoint, **SMALL), device="auto", precision="bf16")
+    video = make(request)
+    wanted = request_of(find_original(video).recipe, Given(checkpoint=checkpoint), tmp_path)
+    assert (wanted.device, wanted.precision) == ("cpu", "bf16")
+    assert replace(wanted, device="auto", images=request.images) == request
+    elsewhere = changed(video, "environment", "device", value="a GPU")
+    wanted = request_of(find_original(elsewhere).recipe, Given(checkpoint=checkpoint), tmp_path)
+    assert (wanted.device, wanted.precision) == ("auto", "bf16")
 
 
 # --- what differs is named ---
