@@ -244,6 +244,10 @@ def test_a_value_that_makes_no_sense_is_told_with_its_place(
         assert ".".join(place[:2]) in refused(as_bytes(report))
 
 
+def test_a_number_beyond_all_numbers_is_told(refused: Callable[[bytes], str]) -> None:
+    assert "parameters.loras" in refused(as_bytes(report_of(REQUEST)).replace(b'"weight": -0.5', b'"weight": 1e999'))
+
+
 def test_a_setting_that_the_engine_does_not_take_is_told() -> None:
     report = report_of(REQUEST)
     report["parameters"]["width"] = 833
