@@ -114,17 +114,17 @@ def test_a_waiting_job_says_how_many_are_before_it_and_can_be_cancelled(
     cancel(one, running)
 
 
-def test_a_killed_worker_is_told_and_the_next_job_runs(page: Page, studio: RunningStudio) -> None:
+def test_a_killed_worker_is_told_and_its_job_goes_on_by_itself(page: Page, studio: RunningStudio) -> None:
     open_page(page, studio.url)
     job = start_long_job(page)
     (worker,) = studio.workers()
     worker.kill()
-    wait_for_state(page, job, "interrupted")
-    expect(page.locator("#status")).to_contain_text("重试")
+    expect(page.locator("#status")).to_contain_text("工作进程在任务途中退出", timeout=PATIENCE_MS)
+    wait_for_state(page, job, "running")
+    wait_for_frames(page, job)
+    assert studio.workers() != [worker]
+    cancel(page, job)
     assert {name for name in files_of(studio, job) if not name.startswith("input")} == set()
-    again = submit(page, "#retry")
-    wait_for_frames(page, again)
-    cancel(page, again)
     run_short_job(page)
 
 
@@ -141,7 +141,7 @@ def test_an_address_of_a_job_that_is_gone_says_so(page: Page, studio: RunningStu
     expect(page.locator("#status")).to_contain_text("不存在")
 
 
-def test_a_restart_of_the_studio_keeps_the_history_and_an_open_page_learns_what_became_of_its_job(
+def test_a_restart_of_the_studio_keeps_the_history_and_goes_on_with_the_job_that_was_running(
     new_page: Callable[..., Page], tmp_path: Path
 ) -> None:
     with running_studio(tmp_path / "data") as own:
@@ -152,9 +152,10 @@ def test_a_restart_of_the_studio_keeps_the_history_and_an_open_page_learns_what_
         assert own.stop() == 0
         expect(page.locator("#lost")).to_be_visible(timeout=PATIENCE_MS)
         own.start()
-        wait_for_state(page, running, "interrupted")
+        wait_for_frames(page, running)
         expect(page.locator("#lost")).to_be_hidden()
-        expect(page.locator("#status")).to_contain_text("工作室被关闭")
+        expect(page.locator("#status")).to_contain_text("任务途中工作室被关闭")
+        cancel(page, running)
         expect(page.locator("#history li")).to_have_count(2)
         page.click(f"#history [data-job='{done}']")
         wait_for_state(page, done, "done")
