@@ -8,11 +8,13 @@ bench/results/crash.json.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -43,6 +45,8 @@ from studio.jobs.types import Job  # noqa: E402
 RESULT_PATH = ROOT / "bench" / "results" / "crash.json"
 OWNERS = ("ann", "bob")
 TARGETS = {"worker": 0.7, "page": 0.15, "both": 0.15}
+SHARES = {"camera dolly": 4, "camera orbit": 4, "wan2.2-ti2v-5b": 1, "wan2.2-i2v-a14b": 1}
+"""How often each recipe is chosen. A worker takes long to import torch, and would be struck there most of the time."""
 WAITING = 3
 """So many jobs are kept in the queue while the killing goes on."""
 LATEST_S = 2.0
@@ -160,11 +164,19 @@ class Siege:
         self._chance = chance
 
     def go_on(self, kills: int) -> None:
-        """Strikes so often, half of the time while a job is being made, and lets the rest end in peace."""
+        """Strikes so often, half of the time while a job is being made, and lets the rest end in peace.
+
+        Ctrl+C ends the striking earlier.
+        """
+        with contextlib.suppress(KeyboardInterrupt):
+            self._strike(kills)
+        wait_for(lambda: self._look_after() or self._open_jobs() == 0, "the last jobs")
+
+    def _strike(self, kills: int) -> None:
         for number in range(1, kills + 1):
             self._look_after()
             while self._open_jobs() < WAITING:
-                name = self._chance.choice(list(self._recipes))
+                (name,) = self._chance.choices(list(self._recipes), [SHARES[name] for name in self._recipes])
                 job = self.studio.store.submit(self._recipes[name], self._chance.choice(OWNERS))
                 self.submitted[job.id] = name
             if self._chance.random() < 0.5:
@@ -176,7 +188,6 @@ class Siege:
             self.struck[target] += 1
             if number % 10 == 0:
                 print(f"{number} kills, {self._open_jobs()} of {len(self.submitted)} jobs are open", flush=True)
-        wait_for(lambda: self._look_after() or self._open_jobs() == 0, "the last jobs")
 
     def _open_jobs(self) -> int:
         return sum(not current(self.studio, job_id).over for job_id in self.submitted)
@@ -265,6 +276,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100, help="denoising steps of the tiny Wan models")
     parser.add_argument("--out", type=Path, default=RESULT_PATH)
     arguments = parser.parse_args()
+    # A shell starts what runs in the background with Ctrl+C ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="crash-"))
     (folder / "data").mkdir()
     started = time.monotonic()
