@@ -4,10 +4,12 @@
     ├── InputError         what the person gave cannot be used                           exit code 2
     │   ├── PictureError   the picture cannot be read or is refused
     │   ├── RequestError   a size, a frame count or a setting that the engine does not take
+    │   ├── RecipeError    a file that holds no report of ours, or one that cannot be used
     │   └── PresetsError   presets.yaml is wrong; lists every mistake with its path
     ├── ModelError         a model is not here, not whole, or of a kind that is refused
     ├── VideoError         the video could not be written or read back
     └── Cancelled          the person stopped the run                                    exit code 130
+        └── Paused         the run was stopped to go on later: its state is saved
 
 Any other exception is a fault of ours: it goes to the log whole and to the person as one plain sentence.
 """
@@ -39,6 +41,10 @@ class RequestError(InputError):
     pass
 
 
+class RecipeError(InputError):
+    pass
+
+
 class PresetsError(InputError):
     pass
 
@@ -56,3 +62,7 @@ class Cancelled(StudioError):  # noqa: N818 - the person's wish is not an error
 
     def __init__(self) -> None:
         super().__init__("Cancelled.", "已取消。")
+
+
+class Paused(Cancelled):
+    """Raised by a progress callback like `Cancelled`; what can be saved of the run is on the disk when it arrives."""

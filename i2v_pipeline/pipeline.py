@@ -7,7 +7,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,23 @@ from PIL import Image
 from i2v_pipeline.advice import training_findings
 from i2v_pipeline.checks import check_request
 from i2v_pipeline.engines import load_engine
-from i2v_pipeline.images import open_picture, prepare
+from i2v_pipeline.images import Picture, open_picture, prepare
 from i2v_pipeline.inspection.readback import read_back
 from i2v_pipeline.planning import plan_run
 from i2v_pipeline.planning.machine import this_machine
 from i2v_pipeline.presets import find_engine
 from i2v_pipeline.report import Measured, OutputFacts, Run, build_report
-from i2v_pipeline.types import Engine, EngineSpec, GenerationRequest, OnProgress, Progress, StageName, U8Frames
+from i2v_pipeline.types import (
+    Engine,
+    EngineSpec,
+    Finding,
+    GenerationRequest,
+    OnProgress,
+    Prepared,
+    Progress,
+    StageName,
+    U8Frames,
+)
 from i2v_pipeline.video import finish_video, probe_video, read_frames, write_poster, write_video
 
 GIB = 2**30
@@ -32,13 +42,17 @@ GIB = 2**30
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
-    """Where the results go. `shown_path` is what the report calls the video; nobody else's paths belong in it."""
+    """Where the results go. `shown_path` is what the report calls the video; nobody else's paths belong in it.
+
+    In the file `state` an engine keeps what a later run can go on from; None keeps nothing. It stays when the run ends.
+    """
 
     video: Path
     report: Path
     shown_path: str
     first_frame: Path | None = None
     poster: Path | None = None
+    state: Path | None = None
 
 
 class EngineCache:
@@ -67,15 +81,14 @@ def run(
     """Makes the video and its report, both or neither, and returns the report.
 
     Raises `InputError` for a request or a picture that cannot be used, `Cancelled` when `on_progress` did, and
-    `StudioError` for any failure that has a sentence for the person. After any of them no file is left.
+    `StudioError` for any failure that has a sentence for the person. After any of them no file is left but the state.
     """
     created, clock = datetime.now(timezone.utc), _Clock(on_progress)
 
     # 1. Check and prepare
     spec = find_engine(request.engine)
     check_request(spec, request)
-    picture = open_picture(request.images[0])
-    prepared = prepare(picture, request.width, request.height, request.fit)
+    prepared, notes = _open_pictures(request)
     plan = plan_run(spec, request, this_machine(outputs.video.parent))
 
     # 2. Generate and write, frame by frame
@@ -83,7 +96,7 @@ def run(
     unfinished = outputs.video.with_name(f".{outputs.video.stem}.unfinished.mp4")
     try:
         written = write_video(
-            clock.watch(engine.generate(request, prepared, clock)),
+            clock.watch(engine.generate(request, prepared, clock, outputs.state)),
             unfinished,
             width=request.width,
             height=request.height,
@@ -97,7 +110,11 @@ def run(
 
         # 4. Report: inside the video and beside it
         engine_facts = dict(engine.facts())
-        measured = clock.measured(peak_vram_gib=engine_facts.pop("peak_vram_gib", None))
+        measured = clock.measured(
+            peak_vram_gib=engine_facts.pop("peak_vram_gib", None),
+            resumed_at_step=engine_facts.pop("resumed_at_step", None),
+            runs=engine_facts.pop("runs", 1),
+        )
         facts = Run(
             job_id=job_id,
             created=created,
@@ -105,7 +122,7 @@ def run(
             spec=spec,
             prepared=prepared,
             engine_facts=engine_facts,
-            findings=(*picture.notes, *training_findings(spec, request), *engine.findings()),
+            findings=(*notes, *training_findings(spec, request), *engine.findings()),
             plan=plan,
             measured=measured,
             output=OutputFacts(
@@ -123,7 +140,8 @@ def run(
             unfinished,
             outputs.video,
             make_report=lambda video_bytes: build_report(facts, video_bytes),
-            picture=(prepared.source_format, prepared.source) if request.embed_source else None,
+            picture=_stored(prepared) if request.embed_source else None,
+            last_picture=_stored(prepared.last) if prepared.last and request.embed_source else None,
         )
     finally:
         unfinished.unlink(missing_ok=True)
@@ -143,6 +161,23 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def _open_pictures(request: GenerationRequest) -> tuple[Prepared, tuple[Finding, ...]]:
+    """The request's pictures at its size, and what is to say about the files."""
+
+    def fitted(picture: Picture) -> Prepared:
+        return prepare(picture, request.width, request.height, request.fit)
+
+    first = open_picture(request.images[0])
+    if request.last_image is None:
+        return fitted(first), first.notes
+    last = open_picture(request.last_image)
+    return replace(fitted(first), last=fitted(last)), (*first.notes, *last.notes)
+
+
+def _stored(picture: Prepared) -> tuple[str, bytes]:
+    return picture.source_format, picture.source
 
 
 class _Clock:
@@ -169,13 +204,15 @@ class _Clock:
             yield chunk
             self._switch(making)
 
-    def measured(self, *, peak_vram_gib: float | None) -> Measured:
+    def measured(self, *, peak_vram_gib: float | None, resumed_at_step: int | None, runs: int) -> Measured:
         self._switch(self._stage)
         return Measured(
             stage_seconds=dict(self._seconds),
             wall_seconds=time.monotonic() - self._started,
             peak_ram_gib=self._peak_bytes / GIB,
             peak_vram_gib=peak_vram_gib,
+            resumed_at_step=resumed_at_step,
+            runs=runs,
         )
 
     def _switch(self, stage: StageName) -> None:

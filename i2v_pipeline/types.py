@@ -294,7 +294,8 @@ class EngineSpec:
 class Prepared:
     """The picture as the engine sees it: `pixels` uint8 (height, width, 3) RGB at the request's size.
 
-    `source` holds the bytes as given; `fitted` says in words what was cropped, padded or stretched.
+    `source` holds the bytes as given; `fitted` says in words what was cropped, padded or stretched. `last` is the
+    picture that the video ends with, where one was given.
     """
 
     pixels: U8Image
@@ -303,6 +304,7 @@ class Prepared:
     source_width: int
     source_height: int
     fitted: Text
+    last: Prepared | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -363,6 +365,7 @@ class Progress:
     """Where a run stands. `step` of `steps` within `stage`; `seconds_left` of the whole run, None while unknown.
 
     `preview` is one small RGB picture, uint8 (height, width, 3), or None when there is nothing new to show.
+    `saved_step` is the step of `denoise` from which another run would go on if this one ended here.
     """
 
     stage: StageName
@@ -370,6 +373,7 @@ class Progress:
     steps: int
     seconds_left: float | None = None
     preview: U8Image | None = field(default=None, compare=False, repr=False)
+    saved_step: int = 0
 
 
 OnProgress = Callable[[Progress], None]
@@ -379,10 +383,14 @@ OnProgress = Callable[[Progress], None]
 class Engine(Protocol):
     """What turns a prepared picture into frames. Families share functions, not a base class."""
 
-    def generate(self, request: GenerationRequest, picture: Prepared, on_progress: OnProgress) -> Iterator[U8Frames]:
+    def generate(
+        self, request: GenerationRequest, picture: Prepared, on_progress: OnProgress, state_path: Path | None = None
+    ) -> Iterator[U8Frames]:
         """Yields the frames in order, in chunks of any length; exactly `request.frames` in all, at the request's size.
 
-        The work is done while the iterator is consumed, and `on_progress` is called from inside it.
+        The work is done while the iterator is consumed, and `on_progress` is called from inside it. An engine whose
+        runs are long keeps its state in the file `state_path` and goes on from what it finds there; the frames are
+        the same.
         """
         ...
 
@@ -393,7 +401,9 @@ class Engine(Protocol):
     def facts(self) -> Mapping[str, Any]:
         """What the last run really used, for the report's `engine` section; JSON values only.
 
-        `peak_vram_gib` is there where the run had a GPU, and goes to the report's `measured`.
+        `peak_vram_gib` is there where the run had a GPU, `resumed_at_step` and `runs` where it went on from a saved
+        state; they go to the report's `measured`. `runtime`, where the arithmetic was done, goes to its `environment`;
+        `tokens`, of the prompt, also to its `prompt`.
         """
         ...
 

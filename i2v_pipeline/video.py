@@ -12,6 +12,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,13 +100,15 @@ def finish_video(
     *,
     make_report: Callable[[int], dict[str, Any]],
     picture: tuple[str, bytes] | None,
+    last_picture: tuple[str, bytes] | None = None,
 ) -> dict[str, Any]:
     """Writes the video `draft` to `path`, whole or not at all, with its report inside, and returns the report.
 
-    `make_report` gets the size in bytes of the finished file, report included; `picture` is a format's name and the
+    `make_report` gets the size in bytes of the finished file, report included; a picture is a format's name and the
     picture's bytes as given. The draft stays. Raises `VideoError` when the file could not be written.
     """
     tail = mp4.picture_box(*picture) if picture else b""
+    tail += mp4.picture_box(*last_picture, mp4.LAST_PICTURE_UUID) if last_picture else b""
     report: dict[str, Any] = {}
 
     def comment_of(file_bytes: int) -> bytes:
@@ -122,10 +125,8 @@ def finish_video(
 
 def read_report(path: Path) -> dict[str, Any]:
     """The report inside a video of ours. Raises `InputError` for any other file."""
-    with _opened_mp4(path) as file:
-        comment = mp4.read_comment(file)
     try:
-        report = json.loads(comment or b"")
+        report = json.loads(read_comment(path) or b"")
     except (ValueError, RecursionError):
         report = None
     if not isinstance(report, dict):
@@ -137,6 +138,15 @@ def read_report(path: Path) -> dict[str, Any]:
     return report
 
 
+def read_comment(path: Path) -> bytes | None:
+    """The comment inside a video, whoever wrote it; None where there is none.
+
+    Raises `InputError` when the file is not an MP4.
+    """
+    with _opened_mp4(path) as file:
+        return mp4.read_comment(file)
+
+
 def read_picture(path: Path) -> tuple[str, bytes] | None:
     """Format and bytes of the source picture inside a video of ours, None where it was left out.
 
@@ -144,6 +154,42 @@ def read_picture(path: Path) -> tuple[str, bytes] | None:
     """
     with _opened_mp4(path) as file:
         return mp4.read_picture_box(file)
+
+
+def read_last_picture(path: Path) -> tuple[str, bytes] | None:
+    """As `read_picture`, for the picture that the video ends with."""
+    with _opened_mp4(path) as file:
+        return mp4.read_picture_box(file, mp4.LAST_PICTURE_UUID)
+
+
+def strip_video(path: Path, target: Path) -> None:
+    """Copies an MP4 without its report, pictures, tags, chapters and times to `target`, whole or not at all.
+
+    The coded frames and any sound are the same bytes. Raises `InputError` when `path` is no MP4 or is `target`, and
+    `VideoError` when it is damaged or `target` could not be written.
+    """
+    with _opened_mp4(path) as file:
+        mp4.read_moov(file)
+    if target.exists() and target.samefile(path):
+        raise InputError(
+            "The stripped video would overwrite the one that holds the report. Choose another name for it.",
+            "去除信息后的视频会覆盖含报告的原视频。请换一个文件名。",
+        )
+    copied = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.stripped.mp4")
+    options = [
+        *("-map", "0:a?", "-c", "copy", "-map_metadata", "-1", "-map_chapters", "-1"),
+        # Else ffmpeg writes its own name and version.
+        *("-fflags", "+bitexact", "-flags:v", "+bitexact", "-flags:a", "+bitexact"),
+        *("-movflags", "+faststart", "-f", "mp4", url_of(copied)),
+    ]
+    try:
+        with _written_whole(target) as file:
+            with run_ffmpeg([*_input_options(path), *options]):
+                pass
+            with copied.open("rb") as source:
+                shutil.copyfileobj(source, file, 2**20)
+    finally:
+        copied.unlink(missing_ok=True)
 
 
 def probe_video(path: Path) -> VideoInfo:
@@ -254,7 +300,7 @@ def _check_is_file(path: Path) -> None:
 
 
 def _unwritten(error: OSError) -> VideoError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return disk_full()
     return VideoError(
         f"The file could not be written: {error.strerror}. Choose another place for it.",

@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import secrets
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from typing import Any, get_args
 from i2v_pipeline.errors import Cancelled, InputError, RequestError, StudioError
 from i2v_pipeline.planning.devices import known_devices
 from i2v_pipeline.presets import find_engine, load_presets
-from i2v_pipeline.types import EngineSpec, Fit, Motion, PresetName, Progress, Text
+from i2v_pipeline.types import EngineSpec, Fit, Motion, PresetName, Text
 from studio.doctor import diagnose
 from studio.models import best_engine, needs_of, state_of
 from studio.plans import Hypothesis, duration, machine_like, machine_now, plan_choice, told
@@ -30,7 +29,6 @@ from studio.recipe import SEED_LIMIT, Choice, compose, motion_of, origin_of, par
 log = logging.getLogger("studio.cli")
 
 DEFAULT_PORT = 7860
-BAR_WIDTH = 28
 OUR_FAULT = Text(
     en="Something in the studio failed; the lines above say where. Please report it with them.",
     zh="工作室内部出错，具体位置见上方日志。请附上日志反馈。",
@@ -56,7 +54,10 @@ def build_parser() -> argparse.ArgumentParser:
     """Every command with its options."""
     parser = argparse.ArgumentParser(prog="app.py", description="One picture and one sentence become a video.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for add in (_add_serve, _add_generate, _add_refine, _add_plan, _add_models, _add_doctor):
+    adders = (
+        _add_serve, _add_generate, _add_rerun, _add_strip, _add_refine, _add_plan, _add_models, _add_doctor,
+    )  # fmt: skip
+    for add in adders:
         add(commands)
     return parser
 
@@ -134,6 +135,34 @@ def _add_plan(commands: Any) -> None:  # noqa: ANN401
     plan.set_defaults(run=_plan)
 
 
+def _add_rerun(commands: Any) -> None:  # noqa: ANN401
+    rerun = commands.add_parser("rerun", help="make a video again from its report, and compare the frames")
+    rerun.add_argument("original", type=Path, metavar="REPORT.json|VIDEO.mp4")
+    rerun.add_argument("--image", type=Path, help="the picture, where neither the video nor the folder holds it")
+    rerun.add_argument(
+        "--last-image", type=Path, metavar="IMAGE", help="likewise, the picture that the video ends with"
+    )
+    rerun.add_argument("--checkpoint", type=Path, metavar="DIR", help="the local diffusers folder, where one was used")
+    rerun.add_argument(
+        "--lora",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a LoRA that is not where it was, known by its hash or its name; repeatable",
+    )
+    rerun.add_argument("--out", type=Path, metavar="FILE.mp4", help="the new video; its report goes beside it")
+    rerun.add_argument("--json", action="store_true", help="print the comparison and the new report")
+    rerun.set_defaults(run=_rerun)
+
+
+def _add_strip(commands: Any) -> None:  # noqa: ANN401
+    strip = commands.add_parser("strip", help="copy a video without its report, pictures and tags")
+    strip.add_argument("video", type=Path)
+    strip.add_argument("--out", type=Path, required=True, metavar="FILE.mp4")
+    strip.set_defaults(run=_strip)
+
+
 def _add_models(commands: Any) -> None:  # noqa: ANN401
     models = commands.add_parser("models", help="the engines and what they take")
     actions = models.add_subparsers(dest="action", required=True)
@@ -177,17 +206,14 @@ def _generate(arguments: argparse.Namespace) -> None:
     from i2v_pipeline.checks import check_request
     from i2v_pipeline.guidance import parse_guidance
     from i2v_pipeline.images import open_picture
-    from i2v_pipeline.pipeline import EngineCache, Outputs, run
+    from i2v_pipeline.pipeline import run
     from prompt_refiner import load_settings, refine
+    from studio.foreground import outputs_at, running
 
     # 1. What will be made: refused before anybody waits for a refiner
     spec = _engine_called(arguments.engine)
     _refuse_what_the_engine_lacks(spec, arguments)
-    if arguments.out and arguments.out.suffix.lower() != ".mp4":
-        raise InputError(
-            f"--out {arguments.out.name}: the video is an MP4. Give a name that ends in .mp4.",
-            f"--out {arguments.out.name}：视频格式为 MP4。请使用以 .mp4 结尾的文件名。",
-        )
+    _check_out(arguments.out)
     picture = open_picture(arguments.image)
     choice = Choice(
         preset=arguments.preset,
@@ -230,17 +256,9 @@ def _generate(arguments: argparse.Namespace) -> None:
 
     # 3. Make it
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    video = arguments.out or Path("outputs") / f"{stamp}-{spec.id}-{request.seed}.mp4"
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    video.parent.mkdir(parents=True, exist_ok=True)
-    outputs = Outputs(video=video, report=video.with_suffix(".json"), shown_path=str(video))
-    engines = EngineCache()
-    bar = ProgressBar()
-    try:
+    outputs = outputs_at(arguments.out or Path("outputs") / f"{stamp}-{spec.id}-{request.seed}.mp4")
+    with running() as (engines, bar):
         report = run(request, engines, outputs, bar, job_id=f"{stamp}-{request.seed}")
-    finally:
-        bar.close()
-        engines.close()
 
     # 4. Say what was made
     for finding in report["findings"]:
@@ -248,7 +266,47 @@ def _generate(arguments: argparse.Namespace) -> None:
     if arguments.json:
         _print_json(report)
     else:
-        print(video)
+        print(outputs.video)
+
+
+def _rerun(arguments: argparse.Namespace) -> None:
+    from i2v_pipeline.rerun import Given, as_json, describe, find_original, rerun
+    from studio.foreground import outputs_at, running
+
+    _check_out(arguments.out)
+    original = find_original(arguments.original)
+    given = Given(
+        image=arguments.image,
+        last_image=arguments.last_image,
+        checkpoint=arguments.checkpoint,
+        loras=tuple(arguments.lora),
+    )
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    outputs = outputs_at(arguments.out or Path("outputs") / f"{stamp}-rerun-{arguments.original.stem}.mp4")
+    with running() as (engines, bar):
+        result = rerun(original, given, engines, outputs, bar, job_id=f"{stamp}-rerun")
+    if arguments.json:
+        _print_json(as_json(result))
+        return
+    for line in describe(result):
+        print(_pick(line))
+    print(outputs.video)
+
+
+def _strip(arguments: argparse.Namespace) -> None:
+    from i2v_pipeline.video import strip_video
+
+    _check_out(arguments.out)
+    strip_video(arguments.video, arguments.out)
+    print(arguments.out)
+
+
+def _check_out(out: Path | None) -> None:
+    if out and out.suffix.lower() != ".mp4":
+        raise InputError(
+            f"--out {out.name}: the video is an MP4. Give a name that ends in .mp4.",
+            f"--out {out.name}：视频格式为 MP4。请使用以 .mp4 结尾的文件名。",
+        )
 
 
 def _refuse_what_the_engine_lacks(spec: EngineSpec, arguments: argparse.Namespace) -> None:
@@ -360,26 +418,6 @@ def _doctor(arguments: argparse.Namespace) -> None:
     found = refiner["connection"] or refiner["problem"]
     if found:
         print(f"         {_pick(Text(found['en'], found['zh']))}")
-
-
-class ProgressBar:
-    """One line on a terminal, nothing elsewhere. Call it with each `Progress`."""
-
-    def __init__(self) -> None:
-        self._is_shown = sys.stderr.isatty()
-
-    def __call__(self, progress: Progress) -> None:
-        if not self._is_shown:
-            return
-        done = round(BAR_WIDTH * progress.step / max(progress.steps, 1))
-        left = "" if progress.seconds_left is None else f"  {progress.seconds_left:.0f} s left"
-        bar = "█" * done + "░" * (BAR_WIDTH - done)
-        sys.stderr.write(f"\r\x1b[K{progress.stage:8}{bar} {progress.step}/{progress.steps}{left}")
-        sys.stderr.flush()
-
-    def close(self) -> None:
-        if self._is_shown:
-            sys.stderr.write("\r\x1b[K")
 
 
 def _tell(text: Text, exit_code: int, *, as_json: bool) -> int:

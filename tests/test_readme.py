@@ -20,7 +20,9 @@ VARIABLES = sorted(set(re.findall(r"\b([A-Z][A-Z0-9_]+)=", README + ENV_EXAMPLE)
 
 
 def test_the_readme_shows_each_command_of_the_command_line() -> None:
-    assert {command.split()[0] for command in COMMANDS} == {"serve", "generate", "refine", "plan", "models", "doctor"}
+    assert {command.split()[0] for command in COMMANDS} == {
+        *("serve", "generate", "rerun", "strip", "refine", "plan", "models", "doctor"),
+    }
 
 
 @pytest.mark.parametrize("command", COMMANDS)
