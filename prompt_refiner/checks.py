@@ -102,9 +102,9 @@ def language_notice(prompt: str, style: Style) -> tuple[Notice, ...]:
             Notice(
                 code="untranslated",
                 severity="warn",
-                en="This engine reads English only, and without an LLM nothing but camera words can be translated. "
-                f"Left as typed: {excerpt(prompt)}. Write it in English, or set up an LLM.",
-                zh=f"该引擎只懂英文；没有大模型时只能翻译镜头用语，其余原样保留：{excerpt(prompt)}。请改用英文，或配置大模型。",
+                en=f"This engine reads English only and will not understand all of this: {excerpt(prompt)}. "
+                "Write it in English.",
+                zh=f"该引擎只懂英文，无法完全理解：{excerpt(prompt)}。请改用英文。",
             ),
         )
     return (

@@ -27,7 +27,7 @@ FIELDS = (
 VIEW = (
     "shown", "client", "draft", "proposal", "planned", "count", "plan", "refine_panel", "use_refined", "keep_mine",
     "undo_refine", "status", "announcer", "screen", "details", "report", "report_box", "history", "cancel", "again",
-    "reuse", "retry",
+    "reuse", "retry", "advice", "edited", "show_picture", "fidelity", "llm_note",
 )  # fmt: skip
 FORM = {
     "image": {"path": str(CAT)}, "prompt": "镜头向左摇", "engine": "camera", "preset": "standard", "resolution": "720p",

@@ -29,7 +29,7 @@ def cause_of(result: RefineResult) -> str:
     assert result.source == "offline"
     assert (result.provider, result.model, result.usage) == (None, None, None)
     assert result.camera_motion == ("zoom_in",)
-    assert result.refined_prompt == "海浪拍打礁石, camera slowly zooming in"
+    assert result.refined_prompt == "ocean waves beating against reef rocks, camera slowly zooming in"
     (notice,) = (notice for notice in result.notices if notice.code == "llm_failed")
     assert "offline rules" in notice.en
     assert "离线规则" in notice.zh

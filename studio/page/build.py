@@ -7,18 +7,17 @@ from typing import Any
 import gradio as gr
 
 from i2v_pipeline.types import Text
-from prompt_refiner import RefinerSettings
 from studio.page import status
 from studio.page.events import Handlers
 from studio.page.form import Form, make_engine, make_picture, make_preset, make_settings
 from studio.page.plan import empty_plan, engine_html, lacks_html
+from studio.page.refine_events import make_refine, wire_refine
 from studio.page.services import Services
 from studio.page.text import both, escape, label
 
 TITLE = "Image-to-Video Studio · 图像转视频"
 CACHE_CHECK_S, CACHE_AGE_S = 3600, 86400
 MAX_PAGES = 400
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 # Gradio's storage is encrypted with this; it stands in the page's own source and hides nothing from anybody. Fixed,
 # or a restart of the server would lose what the browser kept.
@@ -91,26 +90,7 @@ def _make_form(services: Services, form: Form, view: dict[str, Any]) -> None:
             max_lines=10,
             elem_id="prompt",
         )
-        view["refine_panel"] = gr.HTML("", elem_id="refine-panel", js_on_load="")
-        with gr.Row(elem_id="refine-row"):
-            view["refine"] = gr.Button(label("refine"), size="sm", min_width=120, elem_id="refine")
-            view["use_refined"] = gr.Button(
-                label("use_refined"), size="sm", variant="primary", min_width=120, visible=False, elem_id="use-refined"
-            )
-            view["keep_mine"] = gr.Button(
-                label("keep_mine"), size="sm", min_width=100, visible=False, elem_id="keep-mine"
-            )
-            view["undo_refine"] = gr.Button(
-                label("undo_refine"), size="sm", min_width=120, visible=False, elem_id="undo-refine"
-            )
-            view["show_picture"] = gr.Checkbox(
-                _may_see_at_first(services.refiner),
-                label=label("show_picture"),
-                container=False,
-                min_width=160,
-                visible=services.refiner.configured,
-                elem_id="show-picture",
-            )
+        make_refine(services, view)
     with gr.Column(elem_id="engine-group", elem_classes="card"):
         with gr.Row(elem_id="engine-row"):
             make_engine(services, form)
@@ -159,14 +139,14 @@ def _wire(page: gr.Blocks, handlers: Handlers) -> None:
     def then_show(event: Any) -> None:  # noqa: ANN401 - Gradio's Dependency has no public type
         event.success(None, view["shown"], None, js=_SHOW_JOB, **PRIVATE)
 
-    opened = [view["client"], view["shown"], *everything, *followed]
+    opened = [view["client"], view["shown"], view["show_picture"], *everything, *followed]
     page.load(handlers.live, {view["client"], view["draft"]}, opened, **EVENT)
 
     # What is typed: the plan, the draft, the settings behind engine and preset
     plan: dict[str, Any] = {
         "fn": handlers.plan,
         "inputs": {*fields, view["proposal"], view["planned"], view["count"]},
-        "outputs": [view["plan"], view["draft"], view["planned"]],
+        "outputs": [view[name] for name in ("plan", "draft", "planned", "advice", "edited")],
         "js": _COUNT,
         # One at a time and in the queue: otherwise answers overtake each other, and an old plan would stay.
         "concurrency_limit": 1,
@@ -181,13 +161,7 @@ def _wire(page: gr.Blocks, handlers: Handlers) -> None:
     form["engine"].input(handlers.choose_engine, fields, [*form.values(), view["engine_note"], view["lacks"]], **EVENT)
     view["examples"].pick_example(handlers.pick_example, None, everything, **EVENT)
 
-    # The refine step
-    view["refine"].click(handlers.refine, {*fields, view["show_picture"]}, refined, **EVENT).failure(
-        None, None, view["refine_panel"], js="() => ''", **PRIVATE
-    )
-    view["use_refined"].click(handlers.use_refined, {view["proposal"]}, everything, **EVENT)
-    view["keep_mine"].click(handlers.keep_mine, None, refined, **EVENT)
-    view["undo_refine"].click(handlers.undo_refine, {view["proposal"]}, everything, **EVENT)
+    wire_refine(handlers.refining, everything, EVENT)
 
     # Jobs
     then_show(view["generate"].click(handlers.generate, {*fields, *kept, view["proposal"]}, [view["shown"]], **EVENT))
@@ -196,11 +170,6 @@ def _wire(page: gr.Blocks, handlers: Handlers) -> None:
     then_show(view["history"].open_job(handlers.open_job, None, [view["shown"]], **EVENT))
     view["cancel"].click(handlers.cancel, kept, None, **EVENT)
     view["reuse"].click(handlers.reuse, kept, everything, **EVENT)
-
-
-def _may_see_at_first(refiner: RefinerSettings) -> bool:
-    """A picture leaves this machine only after the person said so."""
-    return refiner.host in LOOPBACK
 
 
 def _header() -> str:

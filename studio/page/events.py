@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-import threading
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
@@ -21,14 +20,14 @@ from gradio import processing_utils
 from gradio.components import Component
 
 from i2v_pipeline.errors import InputError
-from i2v_pipeline.images import open_picture
 from i2v_pipeline.types import EngineSpec, GenerationRequest
 from studio.jobs.store import Job
-from studio.page import draft, refine, status
+from studio.page import draft, status
 from studio.page.edge import at_edge
 from studio.page.form import Form, engine_updates, preset_values, read_picture, read_values, request_values
 from studio.page.plan import check_can_run, engine_html, lacks_html, plan_html, request_of
-from studio.page.refine import Proposal
+from studio.page.refine import Proposal, taken_before
+from studio.page.refine_events import RefineHandlers
 from studio.page.services import Services, picture_facts
 from studio.recipe import SEED_LIMIT
 
@@ -47,6 +46,7 @@ class Handlers:
         self.services = services
         self.form = form
         self.view = view
+        self.refining = RefineHandlers(services, form, view)
         # The job that each open page shows, by Gradio's name for the page.
         self._shown_on: dict[str, str | None] = {}
 
@@ -78,6 +78,7 @@ class Handlers:
             self.view["planned"]: count,
             self.view["plan"]: plan_html(values, proposal, self.services),
             self.view["draft"]: draft.write(values, proposal),
+            **self.refining.told(values, proposal),
         }
 
     @at_edge
@@ -93,7 +94,7 @@ class Handlers:
         return {
             self.form["image"]: self._cached(example.path),
             self.form["prompt"]: prompt,
-            **self._refine_updates(None),
+            **self.refining.updates(None),
         }
 
     @at_edge
@@ -110,40 +111,6 @@ class Handlers:
             **{self.form[field]: update for field, update in engine_updates(spec, values["preset"]).items()},
             **self._engine_notes(spec),
         }
-
-    @at_edge
-    async def refine(self, data: Data) -> AsyncIterator[Updates]:
-        """A proposal for the prompt in the box; the prompt itself is not touched."""
-        values = self._values(data)
-        typed = values["prompt"] or ""
-        if not typed.strip():
-            raise InputError(
-                "There is no prompt to refine yet. Write a sentence first.", "还没有可优化的提示词。请先写一句话。"
-            )
-        picture = None
-        if data[self.view["show_picture"]] and values["image"]:
-            picture = (await asyncio.to_thread(open_picture, Path(values["image"]))).source
-        yield {self.view["refine_panel"]: refine.working_panel()}
-        spec = self.services.engines[values["engine"]]
-        gone = threading.Event()
-        try:
-            proposal = await asyncio.to_thread(refine.propose, typed, spec, self.services, picture, gone.is_set)
-        finally:
-            gone.set()
-        yield self._refine_updates(proposal)
-
-    @at_edge
-    def use_refined(self, data: Data) -> Updates:
-        proposal = data[self.view["proposal"]]
-        return {self.form["prompt"]: proposal.origin.refined, **self._refine_updates(refine.used(proposal))}
-
-    @at_edge
-    def keep_mine(self) -> Updates:
-        return self._refine_updates(None)
-
-    @at_edge
-    def undo_refine(self, data: Data) -> Updates:
-        return {self.form["prompt"]: data[self.view["proposal"]].origin.typed, **self._refine_updates(None)}
 
     @at_edge
     def generate(self, data: Data, request: gr.Request) -> Updates:
@@ -169,10 +136,7 @@ class Handlers:
     def reuse(self, data: Data) -> Updates:
         """The shown job's settings in the form, its picture and the origin of its prompt included."""
         request = self._shown(data).request
-        origin = request.origin
-        proposal = None
-        if origin.source != "typed":
-            proposal = Proposal(origin=origin, motion=request.motion, is_used=True)
+        proposal = taken_before(request.origin, request.motion)
         values = {**request_values(request), "image": self._cached(request.images[0])}
         return self._form_updates(values, proposal)
 
@@ -187,6 +151,7 @@ class Handlers:
         jobs = self.services.store.list(self.services.user or client)
         newest = ([job for job in jobs if not job.over] or jobs)[:1]
         updates: Updates = {view["client"]: client, view["shown"]: asked or (newest[0].id if newest else None)}
+        updates |= self.refining.opening()
         kept = draft.read(data[view["draft"]], self.services)
         return updates if kept is None else updates | self._form_updates(kept.values, kept.proposal)
 
@@ -243,21 +208,10 @@ class Handlers:
         settings = engine_updates(spec, values["preset"])
         fields = {name: {**settings.get(name, gr.update()), "value": value} for name, value in values.items()}
         updates = {self.form[name]: update for name, update in fields.items()}
-        return {**updates, **self._engine_notes(spec), **self._refine_updates(proposal)}
+        return {**updates, **self._engine_notes(spec), **self.refining.updates(proposal)}
 
     def _engine_notes(self, spec: EngineSpec) -> Updates:
         return {self.view["engine_note"]: engine_html(spec), self.view["lacks"]: lacks_html(spec)}
-
-    def _refine_updates(self, proposal: Proposal | None) -> Updates:
-        is_open = proposal is not None and not proposal.is_used
-        is_change = proposal is not None and proposal.origin.refined != proposal.origin.typed
-        return {
-            self.view["proposal"]: proposal,
-            self.view["refine_panel"]: refine.panel(proposal),
-            self.view["use_refined"]: gr.update(visible=is_open and is_change),
-            self.view["keep_mine"]: gr.update(visible=is_open),
-            self.view["undo_refine"]: gr.update(visible=proposal is not None and proposal.is_used),
-        }
 
     def _job_updates(self, job: Job | None, *, is_missing: bool) -> Updates:
         report = json.loads(job.report_path.read_text(encoding="utf-8")) if job and job.state == "done" else None
