@@ -156,6 +156,39 @@ class JobStore:
             ).fetchall()
             return [self._job(row, db) for row in rows]
 
+    def page(self, owner: str, *, limit: int, after: str | None, is_oldest_first: bool) -> list[Job]:
+        """The owner's jobs from the one behind the job `after` on, by the time of their creation."""
+        order, beyond = ("ASC", ">") if is_oldest_first else ("DESC", "<")
+        start = "" if after is None else f" AND (created, id) {beyond} (SELECT created, id FROM jobs WHERE id = ?)"
+        values = (owner, limit) if after is None else (owner, after, limit)
+        with self._transaction() as db:
+            rows = db.execute(
+                f"SELECT * FROM jobs WHERE owner = ?{start} ORDER BY created {order}, id {order} LIMIT ?", values
+            ).fetchall()
+            return [self._job(row, db) for row in rows]
+
+    def count_unfinished(self, owner: str) -> int:
+        """The owner's jobs that wait or run."""
+        over = ", ".join(f"'{state}'" for state in sorted(OVER))
+        with self._transaction() as db:
+            query = f"SELECT count(*) FROM jobs WHERE owner = ? AND state NOT IN ({over})"
+            return db.execute(query, (owner,)).fetchone()[0]
+
+    def adopt(self, former: str, owner: str) -> None:
+        """Gives all jobs of the owner `former` to `owner`."""
+        with self._transaction() as db:
+            db.execute("UPDATE jobs SET owner = ?, version = version + 1 WHERE owner = ?", (owner, former))
+
+    def delete(self, job_id: str) -> bool:
+        """Removes a job that is over with everything in its folder; False, and nothing removed, for one that is not."""
+        over = ", ".join(f"'{state}'" for state in sorted(OVER))
+        with self._transaction() as db:
+            if db.execute(f"SELECT 1 FROM jobs WHERE id = ? AND state NOT IN ({over})", (job_id,)).fetchone():
+                return False
+            db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
+        shutil.rmtree(self.jobs_folder / job_id, ignore_errors=True)
+        return True
+
     def cancel(self, job_id: str) -> Job:
         """A queued job is cancelled at once; a running one between its next two steps; any other stays as it is."""
         with self._transaction() as db:

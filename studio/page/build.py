@@ -59,6 +59,7 @@ def build(services: Services) -> gr.Blocks:
         view["shown"] = gr.Textbox(visible=False)
         view["proposal"] = gr.State(None)
         view["planned"] = gr.State(0)
+        # Where earlier versions kept the owner's name: a browser that still has one keeps its history.
         view["client"] = gr.BrowserState(None, storage_key="i2v_client", secret=BROWSER_SECRET)
         view["draft"] = gr.BrowserState(None, storage_key="i2v_draft", secret=BROWSER_SECRET)
         gr.HTML(_header(), elem_id="header", js_on_load="")
@@ -147,7 +148,6 @@ def _make_result(view: dict[str, Any]) -> None:
 def _wire(page: gr.Blocks, handlers: Handlers) -> None:
     form, view = handlers.form, handlers.view
     fields = set(form.values())
-    kept = {view["client"], view["shown"]}
     refined = [view[name] for name in ("proposal", "refine_panel", "use_refined", "keep_mine", "undo_refine")]
     everything = [*form.values(), view["engine_note"], view["lacks"], *refined]
     followed = [
@@ -190,12 +190,12 @@ def _wire(page: gr.Blocks, handlers: Handlers) -> None:
     view["undo_refine"].click(handlers.undo_refine, {view["proposal"]}, everything, **EVENT)
 
     # Jobs
-    then_show(view["generate"].click(handlers.generate, {*fields, *kept, view["proposal"]}, [view["shown"]], **EVENT))
-    then_show(view["again"].click(handlers.again, kept, [view["shown"]], **EVENT))
-    then_show(view["retry"].click(handlers.retry, kept, [view["shown"]], **EVENT))
+    then_show(view["generate"].click(handlers.generate, {*fields, view["proposal"]}, [view["shown"]], **EVENT))
+    then_show(view["again"].click(handlers.again, {view["shown"]}, [view["shown"]], **EVENT))
+    then_show(view["retry"].click(handlers.retry, {view["shown"]}, [view["shown"]], **EVENT))
     then_show(view["history"].open_job(handlers.open_job, None, [view["shown"]], **EVENT))
-    view["cancel"].click(handlers.cancel, kept, None, **EVENT)
-    view["reuse"].click(handlers.reuse, kept, everything, **EVENT)
+    view["cancel"].click(handlers.cancel, {view["shown"]}, None, **EVENT)
+    view["reuse"].click(handlers.reuse, {view["shown"]}, everything, **EVENT)
 
 
 def _may_see_at_first(refiner: RefinerSettings) -> bool:
