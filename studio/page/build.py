@@ -9,6 +9,7 @@ import gradio as gr
 from i2v_pipeline.types import Text
 from prompt_refiner import RefinerSettings
 from studio.page import status
+from studio.page.endpoints import add_endpoints
 from studio.page.events import Handlers
 from studio.page.form import Form, make_engine, make_picture, make_preset, make_settings
 from studio.page.plan import empty_plan, engine_html, lacks_html
@@ -24,8 +25,9 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # or a restart of the server would lose what the browser kept.
 BROWSER_SECRET = "image-to-video-studio"
 
-# No event is part of a public API. Values come as they are: Gradio's own reading of a picture forgets its rotation and
-# depth and tells a reader's error with the path of the file, and a number out of range is refused in English.
+# No event is part of the public API, which has endpoints of its own. Values come as they are: Gradio's own reading of a
+# picture forgets its rotation and depth and tells a reader's error with the path of the file, and a number out of range
+# is refused in English.
 PRIVATE: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "preprocess": False}
 EVENT: dict[str, Any] = {"concurrency_limit": None, **PRIVATE}
 
@@ -72,6 +74,8 @@ def build(services: Services) -> gr.Blocks:
         view["history"] = gr.HTML("", elem_id="history", js_on_load=_OPEN_JOB)
         # Last of all inputs, where the event's script fills it in.
         view["count"] = gr.Number(visible=False)
+        # Before the page's own events, which would take their names.
+        add_endpoints(services)
         _wire(page, Handlers(services, form, view))
         # Every open page holds one of Gradio's places for events under way.
         page.max_threads = MAX_PAGES

@@ -228,7 +228,7 @@ class Handlers:
 
     def _submit(self, wanted: GenerationRequest, request: gr.Request) -> Updates:
         check_can_run(self.services.engines[wanted.engine], wanted)
-        return self._show(self.services.submit(wanted, _owner(request)).id, request)
+        return self._show(self.services.store.submit(wanted, _owner(request)).id, request)
 
     def _show(self, job_id: str, request: gr.Request) -> Updates:
         self._shown_on[request.session_hash or ""] = job_id
