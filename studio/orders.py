@@ -35,6 +35,7 @@ SHOWN = 60
 
 RefineMode = Literal["auto", "llm", "offline", "off"]
 _Words = Annotated[str, Field(max_length=MAX_PROMPT)]
+_Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 def _as_text(value: object) -> object:
@@ -58,7 +59,7 @@ class Order(BaseModel):
     prompt: _Words = Field(description="What happens, in English or Chinese.")
     model: str = Field(default="auto", description="An engine's id, or auto: the best one that is on this machine.")
     preset: PresetName = Field(default="standard", description="Where the defaults come from.")
-    seconds: Annotated[float | None, BeforeValidator(_as_number), Field(gt=0, allow_inf_nan=False)] = Field(
+    seconds: Annotated[_Seconds | None, BeforeValidator(_as_number)] = Field(
         default=None,
         description="Becomes the nearest number of frames that the engine can make; the answer has what it is.",
     )
@@ -183,10 +184,13 @@ def _frames_of(order: Order, spec: EngineSpec) -> tuple[int | None, Text | None]
             f"同时给出了 {order.seconds:g} 秒和 {order.frames} 帧：两者含义相同。请只给一个。",
         )
     fps = preset_of(spec, order.preset).fps if order.fps is None else order.fps
+    if fps < 1:
+        # The check of the whole request says what is allowed.
+        return None, None
     legal = legal_frames(spec.grid)
-    shortest, longest = legal[0] / max(fps, 1), legal[-1] / max(fps, 1)
+    shortest, longest = legal[0] / fps, legal[-1] / fps
     # Half a step around the ends still means the end.
-    margin = legal.step / 2 / max(fps, 1)
+    margin = legal.step / 2 / fps
     if not shortest - margin <= order.seconds <= longest + margin:
         raise RequestError(
             f"{order.seconds:g} seconds: {spec.id} makes {shortest:.2f} to {longest:.2f} s at {fps} frames per second. "

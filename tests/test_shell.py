@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import http.client
 import json
 import signal
 import socket
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from api_clients import ask
 from running_studio import ROOT, RunningStudio
 from starlette.types import Receive, Scope, Send
 
@@ -28,19 +28,6 @@ from studio.shell import SECURITY_HEADERS, Shell
 
 MINE = {"Authorization": "Bearer mine"}
 HEAVY = ("torch", "diffusers", "transformers")
-
-
-def ask(
-    studio: RunningStudio, path: str, method: str = "GET", body: bytes | None = None, **headers: str
-) -> tuple[int, dict[str, str], bytes]:
-    """One request with exactly this path: nothing is normalised on the way, as an attacker would send it."""
-    connection = http.client.HTTPConnection("127.0.0.1", studio.port, timeout=30)
-    try:
-        connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
-        response = connection.getresponse()
-        return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
-    finally:
-        connection.close()
 
 
 @pytest.fixture
