@@ -8,6 +8,7 @@
     ├── ModelError         a model is not here, not whole, or of a kind that is refused
     ├── VideoError         the video could not be written or read back
     └── Cancelled          the person stopped the run                                    exit code 130
+        └── Paused         the run was stopped to go on later: its state is saved
 
 Any other exception is a fault of ours: it goes to the log whole and to the person as one plain sentence.
 """
@@ -56,3 +57,7 @@ class Cancelled(StudioError):  # noqa: N818 - the person's wish is not an error
 
     def __init__(self) -> None:
         super().__init__("Cancelled.", "已取消。")
+
+
+class Paused(Cancelled):
+    """Raised by a progress callback like `Cancelled`; what can be saved of the run is on the disk when it arrives."""

@@ -16,6 +16,7 @@ from i2v_pipeline.types import U8Frames
 MAX_MESSAGE_LINES = 1000
 
 _log = logging.getLogger(__name__)
+_DISK_FULL = ("No space left on device", "Disk quota exceeded", "File too large")
 
 
 class Ffmpeg:
@@ -88,7 +89,7 @@ class Ffmpeg:
     def _failure(self) -> InputError | VideoError:
         status, messages = self._process.wait(), self._messages()
         _log.error("ffmpeg ended with status %s: %s", status, messages[-2000:].strip())
-        if "No space left on device" in messages or "Disk quota exceeded" in messages:
+        if any(words in messages for words in _DISK_FULL):
             return disk_full()
         if self._is_fed:
             return VideoError(
@@ -134,8 +135,9 @@ def url_of(path: Path) -> str:
 
 def disk_full() -> VideoError:
     return VideoError(
-        "The disk is full, so the video was not written. Free some space and try again.",
-        "磁盘空间不足，视频未写入。请清理磁盘空间后重试。",
+        "The disk is full, or its limit for one file is reached, so the video was not written. Free some space and try "
+        "again.",
+        "磁盘空间不足（或达到单个文件的大小上限），视频未写入。请清理磁盘空间后重试。",
     )
 
 

@@ -31,13 +31,17 @@ GIB = 2**30
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
-    """Where the results go. `shown_path` is what the report calls the video; nobody else's paths belong in it."""
+    """Where the results go. `shown_path` is what the report calls the video; nobody else's paths belong in it.
+
+    In the file `state` an engine keeps what a later run can go on from; None keeps nothing. It stays when the run ends.
+    """
 
     video: Path
     report: Path
     shown_path: str
     first_frame: Path | None = None
     poster: Path | None = None
+    state: Path | None = None
 
 
 class EngineCache:
@@ -66,7 +70,7 @@ def run(
     """Makes the video and its report, both or neither, and returns the report.
 
     Raises `InputError` for a request or a picture that cannot be used, `Cancelled` when `on_progress` did, and
-    `StudioError` for any failure that has a sentence for the person. After any of them no file is left.
+    `StudioError` for any failure that has a sentence for the person. After any of them no file is left but the state.
     """
     created, clock = datetime.now(timezone.utc), _Clock(on_progress)
 
@@ -82,7 +86,7 @@ def run(
     unfinished = outputs.video.with_name(f".{outputs.video.stem}.unfinished.mp4")
     try:
         written = write_video(
-            clock.watch(engine.generate(request, prepared, clock)),
+            clock.watch(engine.generate(request, prepared, clock, outputs.state)),
             unfinished,
             width=request.width,
             height=request.height,
@@ -96,7 +100,11 @@ def run(
 
         # 4. Report: inside the video and beside it
         engine_facts = dict(engine.facts())
-        measured = clock.measured(peak_vram_gib=engine_facts.pop("peak_vram_gib", None))
+        measured = clock.measured(
+            peak_vram_gib=engine_facts.pop("peak_vram_gib", None),
+            resumed_at_step=engine_facts.pop("resumed_at_step", None),
+            runs=engine_facts.pop("runs", 1),
+        )
         facts = Run(
             job_id=job_id,
             created=created,
@@ -168,13 +176,15 @@ class _Clock:
             yield chunk
             self._switch(making)
 
-    def measured(self, *, peak_vram_gib: float | None) -> Measured:
+    def measured(self, *, peak_vram_gib: float | None, resumed_at_step: int | None, runs: int) -> Measured:
         self._switch(self._stage)
         return Measured(
             stage_seconds=dict(self._seconds),
             wall_seconds=time.monotonic() - self._started,
             peak_ram_gib=self._peak_bytes / GIB,
             peak_vram_gib=peak_vram_gib,
+            resumed_at_step=resumed_at_step,
+            runs=runs,
         )
 
     def _switch(self, stage: StageName) -> None:

@@ -22,12 +22,18 @@ _VERSIONS_OF = ("torch", "diffusers", "transformers", "numpy", "opencv-python-he
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What the run took. Seconds by stage as the clock saw them; RAM is this process's, sampled between steps."""
+    """What the run took. Seconds by stage as the clock saw them; RAM is this process's, sampled between steps.
+
+    `resumed_at_step` is where it went on from what an earlier run had saved, None for a run from the start; `runs`
+    counts the runs that took part. Seconds and memory are those of the last one alone.
+    """
 
     stage_seconds: Mapping[StageName, float]
     wall_seconds: float
     peak_ram_gib: float
     peak_vram_gib: float | None = None
+    resumed_at_step: int | None = None
+    runs: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +96,8 @@ def build_report(run: Run, video_bytes: int) -> dict[str, Any]:
             "wall_seconds": round(run.measured.wall_seconds, 3),
             "peak_ram_gib": round(run.measured.peak_ram_gib, 3),
             "peak_vram_gib": run.measured.peak_vram_gib,
+            "resumed_at_step": run.measured.resumed_at_step,
+            "runs": run.measured.runs,
         },
         "findings": [finding_of(finding) for finding in run.findings],
         "quality": dict(run.quality),

@@ -335,6 +335,7 @@ class Progress:
     """Where a run stands. `step` of `steps` within `stage`; `seconds_left` of the whole run, None while unknown.
 
     `preview` is one small RGB picture, uint8 (height, width, 3), or None when there is nothing new to show.
+    `saved_step` is the step of `denoise` from which another run would go on if this one ended here.
     """
 
     stage: StageName
@@ -342,6 +343,7 @@ class Progress:
     steps: int
     seconds_left: float | None = None
     preview: U8Image | None = field(default=None, compare=False, repr=False)
+    saved_step: int = 0
 
 
 OnProgress = Callable[[Progress], None]
@@ -351,10 +353,14 @@ OnProgress = Callable[[Progress], None]
 class Engine(Protocol):
     """What turns a prepared picture into frames. Families share functions, not a base class."""
 
-    def generate(self, request: GenerationRequest, picture: Prepared, on_progress: OnProgress) -> Iterator[U8Frames]:
+    def generate(
+        self, request: GenerationRequest, picture: Prepared, on_progress: OnProgress, state_path: Path | None = None
+    ) -> Iterator[U8Frames]:
         """Yields the frames in order, in chunks of any length; exactly `request.frames` in all, at the request's size.
 
-        The work is done while the iterator is consumed, and `on_progress` is called from inside it.
+        The work is done while the iterator is consumed, and `on_progress` is called from inside it. An engine whose
+        runs are long keeps its state in the file `state_path` and goes on from what it finds there; the frames are
+        the same.
         """
         ...
 
@@ -365,7 +371,8 @@ class Engine(Protocol):
     def facts(self) -> Mapping[str, Any]:
         """What the last run really used, for the report's `engine` section; JSON values only.
 
-        `peak_vram_gib` is there where the run had a GPU, and goes to the report's `measured`.
+        `peak_vram_gib` is there where the run had a GPU, `resumed_at_step` and `runs` where it went on from a saved
+        state; they go to the report's `measured`.
         """
         ...
 

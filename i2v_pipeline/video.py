@@ -254,7 +254,7 @@ def _check_is_file(path: Path) -> None:
 
 
 def _unwritten(error: OSError) -> VideoError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return disk_full()
     return VideoError(
         f"The file could not be written: {error.strerror}. Choose another place for it.",

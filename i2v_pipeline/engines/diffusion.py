@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import logging
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,8 @@ from i2v_pipeline.engines.family import Family, Inputs
 from i2v_pipeline.engines.loading import DTYPES, Parts, choose_device, choose_precision, free_memory, load_tokenizer
 from i2v_pipeline.engines.lora import Lora, fuse, open_loras
 from i2v_pipeline.engines.prompts import cleaning_finding, count_tokens, length_finding
+from i2v_pipeline.engines.state import Saved, StateKeeper, StateUnusable, sources_digest
+from i2v_pipeline.errors import Paused
 from i2v_pipeline.guidance import guidance_as_json, is_ever_guided
 from i2v_pipeline.hub import find_checkpoint
 from i2v_pipeline.images import open_picture, prepare
@@ -32,6 +37,8 @@ from i2v_pipeline.types import (
     Text,
     U8Frames,
 )
+
+log = logging.getLogger("studio.diffusion")
 
 GIB = 2**30
 PREVIEW_EVERY_S = 0.5
@@ -65,7 +72,9 @@ class DiffusionEngine:
         self._facts: dict[str, Any] = {}
         self._decode_seconds_per_value = 0.0
 
-    def generate(self, request: GenerationRequest, picture: Prepared, on_progress: OnProgress) -> Iterator[U8Frames]:
+    def generate(
+        self, request: GenerationRequest, picture: Prepared, on_progress: OnProgress, state_path: Path | None = None
+    ) -> Iterator[U8Frames]:
         self._findings, self._facts = [], {}
         inputs = self._inputs(request, picture)
 
@@ -83,20 +92,26 @@ class DiffusionEngine:
         def on_load(_: str) -> None:
             on_progress(Progress(stage="load", step=len(parts.loaded), steps=len(self._diffusion.components)))
 
-        # 2. Encode what is not cached, then load what denoises
+        # 2. Encode what is not cached
         on_progress(Progress(stage="encode", step=0, steps=1))
         conditioning = family.encode(inputs, on_load)
         on_progress(Progress(stage="encode", step=1, steps=1))
-        family.load_denoisers(on_load, lambda name, model: self._fuse(loaded, name, model))
-        self._findings += loaded.lora_findings
 
-        # 3. Denoise
         scheduler = family.scheduler(request)
-        self._note_run(request, loaded, scheduler)
-        latents = self._denoise(family, conditioning, scheduler, request, on_progress)
+        with contextlib.closing(StateKeeper(state_path, self._state_key(inputs, loaded, scheduler))) as keeper:
+            # 3. Denoise, from the start or from what an earlier run has saved
+            start = self._start(family, scheduler, request, keeper, parts.device)
+            if start.state.step < len(scheduler.timesteps) or loaded.loras:
+                family.load_denoisers(on_load, lambda name, model: self._fuse(loaded, name, model))
+            self._findings += loaded.lora_findings
+            self._note_run(request, loaded, scheduler)
+            latents = self._denoise(family, conditioning, scheduler, request, on_progress, keeper, start)
 
-        # 4. Decode, a few frames at a time
-        yield from self._decode(family.decode(latents, conditioning), request, latents.numel(), on_progress)
+            # 4. Decode, a few frames at a time
+            chunks = family.decode(latents, conditioning)
+            yield from self._decode(chunks, request, latents.numel(), on_progress, keeper)
+        if keeper.failure is not None:
+            self._findings.append(STATE_NOT_SAVED)
         if parts.device.type == "cuda":
             self._facts["peak_vram_gib"] = round(torch.cuda.max_memory_allocated(parts.device) / GIB, 3)
 
@@ -153,6 +168,42 @@ class DiffusionEngine:
         if loaded.loras:
             loaded.lora_findings += fuse(model, loaded.loras, "low" if name == "transformer_2" else "high")
 
+    def _state_key(self, inputs: Inputs, loaded: _Loaded, scheduler: Any) -> str:  # noqa: ANN401
+        """A hash of everything that the latents depend on: a saved state of anything else is not gone on with."""
+        parts, request = loaded.parts, inputs.request
+        facts = (
+            replace(request, images=(), last_image=None, checkpoint=None),
+            hashlib.sha256(inputs.first.tobytes()).hexdigest(),
+            None if inputs.last is None else hashlib.sha256(inputs.last.tobytes()).hexdigest(),
+            [(name, parts.fingerprint(name), str(parts.dtypes[name])) for name in self._diffusion.components],
+            [lora.sha256 for lora in loaded.loras],
+            (type(scheduler).__name__, sorted(scheduler.config.items()), scheduler.timesteps.tolist()),
+            (_device_name(parts.device), torch.__version__, metadata.version("diffusers")),
+            sources_digest(),
+        )
+        return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+    def _start(
+        self,
+        family: Family[Any],
+        scheduler: Any,  # noqa: ANN401
+        request: GenerationRequest,
+        keeper: StateKeeper,
+        device: torch.device,
+    ) -> Saved:
+        try:
+            saved = keeper.read(device)
+        except StateUnusable as error:
+            log.warning("The saved state is %s; denoising begins again", error)
+            self._findings.append(STATE_NOT_USED)
+            saved = None
+        if saved is not None:
+            log.info("Denoising goes on after step %d of %d", saved.state.step, len(scheduler.timesteps))
+            self._facts |= {"resumed_at_step": saved.state.step, "runs": saved.runs + 1}
+            return replace(saved, runs=saved.runs + 1)
+        generator = torch.Generator("cpu").manual_seed(request.seed)
+        return Saved(state=first_state(scheduler, family.latents(request, generator), generator), strengths=(), runs=1)
+
     def _denoise(
         self,
         family: Family[Any],
@@ -160,31 +211,50 @@ class DiffusionEngine:
         scheduler: Any,  # noqa: ANN401
         request: GenerationRequest,
         on_progress: OnProgress,
+        keeper: StateKeeper,
+        saved: Saved,
     ) -> Tensor:
-        generator = torch.Generator("cpu").manual_seed(request.seed)
-        state = first_state(scheduler, family.latents(request, generator), generator)
-        steps = len(scheduler.timesteps)
-        decode_seconds = self._decode_seconds_per_value * state.latents.numel()
-        strengths: list[float] = []
-        self._facts["strengths"] = strengths
-        on_progress(Progress(stage="denoise", step=0, steps=steps))
+        begun, steps = saved.state.step, len(scheduler.timesteps)
+        decode_seconds = self._decode_seconds_per_value * saved.state.latents.numel()
+        on_progress(Progress(stage="denoise", step=begun, steps=steps, saved_step=keeper.saved_step))
         started = shown = time.monotonic()
         assert request.guidance is not None
-        for step in denoise(family, conditioning, scheduler, state, guidance=request.guidance, generator=generator):
-            state = step.state
-            strengths.append(step.strength)
+        generator = torch.Generator("cpu")
+        loop = denoise(family, conditioning, scheduler, saved.state, guidance=request.guidance, generator=generator)
+        for step in loop:
+            done = step.state.step
+            saved = replace(saved, state=step.state, strengths=(*saved.strengths, step.strength))
+            keeper.offer(saved, important=done == steps or _changes_expert(family, scheduler, done))
             now, picture = time.monotonic(), None
             if now - shown >= PREVIEW_EVERY_S:
                 picture, shown = preview(step.clean(), family.preview_factors()), now
-            left = (now - started) / state.step * (steps - state.step) + decode_seconds
-            on_progress(Progress(stage="denoise", step=state.step, steps=steps, seconds_left=left, preview=picture))
-        return state.latents
+            left = (now - started) / (done - begun) * (steps - done) + decode_seconds
+            progress = Progress(
+                stage="denoise",
+                step=done,
+                steps=steps,
+                seconds_left=left,
+                preview=picture,
+                saved_step=keeper.saved_step,
+            )
+            try:
+                on_progress(progress)
+            except Paused:
+                keeper.offer(saved, important=True)
+                raise
+        self._facts["strengths"] = list(saved.strengths)
+        return saved.state.latents
 
     def _decode(
-        self, chunks: Iterator[U8Frames], request: GenerationRequest, values: int, on_progress: OnProgress
+        self,
+        chunks: Iterator[U8Frames],
+        request: GenerationRequest,
+        values: int,
+        on_progress: OnProgress,
+        keeper: StateKeeper,
     ) -> Iterator[U8Frames]:
         seconds, done = 0.0, 0
-        on_progress(Progress(stage="decode", step=0, steps=request.frames))
+        on_progress(Progress(stage="decode", step=0, steps=request.frames, saved_step=keeper.saved_step))
         while True:
             started = time.monotonic()
             chunk = next(chunks, None)
@@ -193,7 +263,11 @@ class DiffusionEngine:
             seconds += time.monotonic() - started
             done += len(chunk)
             left = seconds / done * (request.frames - done)
-            on_progress(Progress(stage="decode", step=done, steps=request.frames, seconds_left=left))
+            on_progress(
+                Progress(
+                    stage="decode", step=done, steps=request.frames, seconds_left=left, saved_step=keeper.saved_step
+                )
+            )
             yield chunk
         self._decode_seconds_per_value = seconds / values
 
@@ -253,6 +327,32 @@ NEGATIVE_UNUSED = Finding(
         "引导强度为 1 时不做无条件推理，反向提示词不起作用。",
     ),
 )
+
+
+STATE_NOT_USED = Finding(
+    code="state_not_used",
+    severity="info",
+    message=Text(
+        "What an earlier run of this job had saved is damaged or was made by other settings, files or versions, so "
+        "denoising began again. The video is the same.",
+        "该任务上次保存的进度已损坏，或来自不同的设置、文件或版本，因此去噪从头开始。生成的视频相同。",
+    ),
+)
+STATE_NOT_SAVED = Finding(
+    code="state_not_saved",
+    severity="warn",
+    message=Text(
+        "The state of the run could not be saved to the disk, so after a crash it would have begun again.",
+        "运行进度未能写入磁盘；如果中途崩溃，只能从头开始。",
+    ),
+    remedy=Text("Free some space on the disk of the data folder.", "请清理数据文件夹所在磁盘的空间。"),
+)
+
+
+def _changes_expert(family: Family[Any], scheduler: Any, step: int) -> bool:  # noqa: ANN401
+    """Whether another expert works after `step` steps than before: its model has to come first."""
+    before, after = scheduler.timesteps[step - 1], scheduler.timesteps[min(step, len(scheduler.timesteps) - 1)]
+    return family.expert_at(before) != family.expert_at(after)
 
 
 def _family_of(spec: EngineSpec) -> tuple[Mapping[str, Any], tuple[str, ...], Any]:

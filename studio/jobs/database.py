@@ -13,7 +13,9 @@ from i2v_pipeline.types import Text
 
 NAME = "studio.sqlite3"
 SCHEMA = 2
-LOCK_WAIT_S = 30.0
+LOCK_WAIT_S = 10.0
+NOTE_WAIT_S = 0.1
+"""A note that the next one replaces is not worth a longer wait."""
 
 _JOBS_1 = """
 CREATE TABLE jobs (
@@ -55,8 +57,9 @@ LOCKED = Text(
     "请关闭占用它的程序（备份或数据库查看工具），然后重试。",
 )
 FULL = Text(
-    "The disk with the data folder is full; nothing was changed. Free some space, then try again.",
-    "数据文件夹所在的磁盘已满，未做任何更改。请清理空间后重试。",
+    "The disk with the data folder is full, or its limit for one file is reached; nothing was changed. Free some "
+    "space, then try again.",
+    "数据文件夹所在的磁盘已满（或达到单个文件的大小上限），未做任何更改。请清理空间后重试。",
 )
 DAMAGED = Text(
     f"The job list ({NAME} in the data folder) is damaged, so it was left as it is. The videos in the folder jobs are "
@@ -97,7 +100,7 @@ class Database:
         Raises `DataError` for a file that is damaged, cannot be written or was made by a newer version.
         """
         with told():
-            db = self._connect()
+            db = self._connect(LOCK_WAIT_S)
             try:
                 (sound,) = db.execute("PRAGMA quick_check(1)").fetchone()
                 if sound != "ok":
@@ -116,17 +119,25 @@ class Database:
             yield db
 
     @contextmanager
-    def write(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
-        """Changes that happen whole or not at all. What is not `durable` may be lost at a power cut."""
-        with self._transaction("BEGIN IMMEDIATE", durable=durable) as db:
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """Changes that happen whole or not at all, and outlive a power cut."""
+        with self._transaction("BEGIN IMMEDIATE") as db:
             yield db
 
     @contextmanager
-    def _transaction(self, begin: str, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+    def note(self) -> Iterator[sqlite3.Connection]:
+        """Changes that may be lost at a power cut, and fail at once where another program holds the file."""
+        with self._transaction("BEGIN IMMEDIATE", synchronous="NORMAL", wait_s=NOTE_WAIT_S) as db:
+            yield db
+
+    @contextmanager
+    def _transaction(
+        self, begin: str, *, synchronous: str = "FULL", wait_s: float | None = None
+    ) -> Iterator[sqlite3.Connection]:
         with told():
-            db = self._connect()
+            db = self._connect(LOCK_WAIT_S if wait_s is None else wait_s)
             try:
-                db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                db.execute(f"PRAGMA synchronous = {synchronous}")
                 db.execute(begin)
                 try:
                     yield db
@@ -137,8 +148,8 @@ class Database:
             finally:
                 db.close()
 
-    def _connect(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self._path, timeout=LOCK_WAIT_S, isolation_level=None)
+    def _connect(self, wait_s: float) -> sqlite3.Connection:
+        db = sqlite3.connect(self._path, timeout=wait_s, isolation_level=None)
         db.row_factory = sqlite3.Row
         db.create_function("casefold", 1, str.casefold, deterministic=True)
         return db

@@ -62,6 +62,13 @@ def names_of_inputs(request: GenerationRequest) -> frozenset[str]:
     return frozenset(path.name for path in (*request.images, request.last_image) if path is not None)
 
 
+def sync_files(folder: Path) -> None:
+    """Makes the contents of the files in `folder` outlive a power cut."""
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
 def take_results(made: Path, folder: Path) -> None:
     """Moves the files of the folder `made` into `folder`; on the disk when this returns."""
     for path in made.iterdir():

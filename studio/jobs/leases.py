@@ -11,6 +11,8 @@ from i2v_pipeline.types import Text
 from studio.jobs.rows import PROGRESS, order_of, text_as_json
 from studio.jobs.types import JobState, Lease, Wish
 
+BEAT_EVERY_S = 2.0
+"""How often a worker gives a sign of life, and looks whether the process that started it is still there."""
 MAX_ATTEMPTS = 3
 """After so many workers that died under a job without getting further, the job itself is taken for the reason."""
 GAVE_UP = Text(
@@ -19,6 +21,12 @@ GAVE_UP = Text(
     "memory and try again.",
     zh=f"生成视频的进程在该任务的同一位置退出了 {MAX_ATTEMPTS} 次，很可能是内存不足。此前已计算的部分已保留。"
     "请减小尺寸或帧数，或释放内存后重试。",
+)
+
+STOPPED = Text(
+    en="The studio was stopped in the middle of this job. The job is in the queue again and goes on from what was "
+    "saved of it; what was not saved is made again.",
+    zh="任务途中工作室被关闭。任务已回到队列，将从已保存的进度继续；未保存的部分会重新生成。",
 )
 
 _HELD = "id = ? AND state = 'running' AND lease = ?"
@@ -66,11 +74,22 @@ def finish(db: sqlite3.Connection, job_id: str, state: JobState, message: Text |
     return update(db, job_id, lease, state=state, finished=time.time(), worker=None, message=text_as_json(message))
 
 
-def put_back(db: sqlite3.Connection, lease: Lease, message: Text, *, died: bool) -> sqlite3.Row | None:
-    """The job's row afterwards: queued, cancelled or failed. None where the lease no longer holds."""
+def cancel(db: sqlite3.Connection, job_id: str) -> bool:
+    """Ends a waiting job, which gives True, or marks a running one to be ended."""
+    ended = db.execute(
+        "UPDATE jobs SET state = 'cancelled', finished = ?, message = NULL, version = version + 1"
+        " WHERE id = ? AND state = 'queued'",
+        (time.time(), job_id),
+    )
+    db.execute("UPDATE jobs SET cancel = 1, version = version + 1 WHERE id = ? AND state = 'running'", (job_id,))
+    return ended.rowcount == 1
+
+
+def put_back(db: sqlite3.Connection, lease: Lease, message: Text, *, died: bool) -> bool:
+    """The job is queued, cancelled or failed afterwards. False where the lease no longer holds."""
     row = db.execute(f"SELECT * FROM jobs WHERE {_HELD}", (lease.job_id, lease.token)).fetchone()
     if row is None:
-        return None
+        return False
     saved_step = PROGRESS.validate_json(row["progress"]).saved_step if row["progress"] else 0
     attempts = row["attempts"]
     if died:
@@ -85,7 +104,7 @@ def put_back(db: sqlite3.Connection, lease: Lease, message: Text, *, died: bool)
         else:
             back = {"state": "queued", "worker": None, "progress": None, "message": text_as_json(message)}
             update(db, lease.job_id, lease, **values, **back)
-    return db.execute("SELECT * FROM jobs WHERE id = ?", (lease.job_id,)).fetchone()
+    return True
 
 
 def update(db: sqlite3.Connection, job_id: str, lease: Lease | None, **values: Any) -> bool:  # noqa: ANN401 - SQLite's own value types

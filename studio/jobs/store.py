@@ -157,11 +157,9 @@ class JobStore:
     def cancel(self, job_id: str) -> Job:
         """A queued job is cancelled at once; a running one between its next two steps; any other stays as it is."""
         with self._database.write() as db:
-            _cancel(db, job_id)
-        job = self._existing(job_id)
-        if job.state == "cancelled":
-            folders.keep_only(job.folder, folders.names_of_inputs(job.request))
-        return job
+            if leases.cancel(db, job_id):
+                self._clear(db, job_id)
+        return self._existing(job_id)
 
     def move_up(self, job_id: str) -> Job:
         """Lets a waiting job run before the one that its owner has before it; the first one stays where it is."""
@@ -298,7 +296,7 @@ class JobStore:
 
     def renew(self, lease: Lease) -> bool:
         """A sign of life of the worker that holds `lease`; False when the job is no longer its own."""
-        with self._database.write(durable=False) as db:
+        with self._database.note() as db:
             return leases.renew(db, lease)
 
     def wish_for(self, lease: Lease) -> Wish:
@@ -308,26 +306,33 @@ class JobStore:
 
     def set_progress(self, job_id: str, progress: JobProgress, lease: Lease | None = None) -> None:
         """Notes where a running job stands; nothing happens where `lease` is given and no longer holds."""
-        with self._database.write(durable=False) as db:
+        with self._database.note() as db:
             leases.update(db, job_id, lease, progress=PROGRESS.dump_json(progress).decode())
 
     def finish(self, job_id: str, state: JobState, message: Text | None = None, lease: Lease | None = None) -> bool:
         """Ends a running job; False when it was over already, or where `lease` is given and no longer holds.
 
-        Everything that belongs to a done job must stand in its folder before this call.
+        Everything that belongs to a done job must stand in its folder before this call. What is half-made of any other
+        is removed; the state of a failed one is kept.
         """
         with self._database.write() as db:
-            return leases.finish(db, job_id, state, message, lease)
+            ended = leases.finish(db, job_id, state, message, lease)
+            if ended and state != "done":
+                self._clear(db, job_id)
+        return ended
 
     def deliver(self, lease: Lease, made: Path) -> bool:
         """Moves the files in the folder `made` into the job's and ends it as done, both or neither.
 
         False when the lease no longer holds; nothing is moved then.
         """
+        with told():
+            folders.sync_files(made)
         with told(), self._database.write() as db:
             # While this transaction stands nobody else can take the job, so nobody else writes into its folder.
             if not leases.finish(db, lease.job_id, "done", None, lease):
                 return False
+            self._clear(db, lease.job_id, kept=made.name)
             folders.take_results(made, self.jobs_folder / lease.job_id)
             return True
 
@@ -338,12 +343,17 @@ class JobStore:
         that was to be cancelled ends as cancelled.
         """
         with self._database.write() as db:
-            row = leases.put_back(db, lease, message, died=died)
-            if row is not None:
-                job = jobs_of([row], db, self.jobs_folder)[0]
-                kept = folders.names_of_inputs(job.request)
-                folders.keep_only(job.folder, kept if job.state == "cancelled" else kept | {folders.STATE_NAME})
-        return row is not None
+            is_back = leases.put_back(db, lease, message, died=died)
+            if is_back:
+                self._clear(db, lease.job_id)
+        return is_back
+
+    def _clear(self, db: sqlite3.Connection, job_id: str, *, kept: str = "") -> None:
+        """Leaves the pictures, `kept`, and the state of a job that may go on. The transaction keeps others out."""
+        row = db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
+        job = jobs_of([row], db, self.jobs_folder)[0]
+        names = folders.names_of_inputs(job.request) | {kept}
+        folders.keep_only(job.folder, names | {folders.STATE_NAME} if job.state in ("queued", "failed") else names)
 
     # --- shared -------------------------------------------------------------------------------------------------------
 
@@ -394,15 +404,6 @@ def _check_room(db: sqlite3.Connection, owner: str, more: int) -> None:
     ).fetchone()
     if waiting + more > MAX_WAITING:
         raise QueueFull(waiting, more)
-
-
-def _cancel(db: sqlite3.Connection, job_id: str) -> None:
-    db.execute(
-        "UPDATE jobs SET state = 'cancelled', finished = ?, message = NULL, version = version + 1"
-        " WHERE id = ? AND state = 'queued'",
-        (time.time(), job_id),
-    )
-    db.execute("UPDATE jobs SET cancel = 1, version = version + 1 WHERE id = ? AND state = 'running'", (job_id,))
 
 
 def _refusal(db: sqlite3.Connection, job_id: str, text: Text) -> Exception:

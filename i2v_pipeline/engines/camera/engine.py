@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -51,8 +52,13 @@ class CameraEngine:
         self._findings: tuple[Finding, ...] = ()
         self._facts: Mapping[str, Any] = {}
 
-    def generate(self, request: GenerationRequest, picture: Prepared, on_progress: OnProgress) -> Iterator[U8Frames]:
-        """Raises `StudioError` where the subject network is missing or damaged."""
+    def generate(
+        self, request: GenerationRequest, picture: Prepared, on_progress: OnProgress, state_path: Path | None = None
+    ) -> Iterator[U8Frames]:
+        """Saves no state: it is deterministic and takes seconds, so it begins again.
+
+        Raises `StudioError` where the subject network is missing or damaged.
+        """
         # 1. The move: as asked, or a gentle push-in.
         own_choice = not request.motion.camera
         motion = replace(OWN_CHOICE, speed=request.motion.speed) if own_choice else request.motion
