@@ -37,8 +37,9 @@ def client_of(studio: RunningStudio, key: str = "mine") -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{studio.url}/v1", api_key=key)
 
 
-def async_client_of(studio: RunningStudio, key: str) -> openai.AsyncOpenAI:
-    return openai.AsyncOpenAI(base_url=f"{studio.url}/v1", api_key=key, timeout=300)
+def async_client_of(studio: RunningStudio, key: str, http: httpx2.AsyncClient) -> openai.AsyncOpenAI:
+    """Fifty of them share `http`, since each would read the machine's certificates for itself."""
+    return openai.AsyncOpenAI(base_url=f"{studio.url}/v1", api_key=key, timeout=300, http_client=http)
 
 
 def http_client(studio: RunningStudio, key: str | None = "mine") -> httpx2.Client:

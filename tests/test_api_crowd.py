@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
+import httpx2
 import pytest
 from api_clients import STILL, TINY, async_client_of, data_url, error_in, http_client, picture
 from running_studio import RunningStudio, running_studio
@@ -30,25 +31,29 @@ def queue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStudio]:
 async def order_all(studio: RunningStudio) -> dict[str, str]:
     """Fifty videos asked for at the same time; the keys by the ids."""
 
-    async def order(key: str) -> tuple[str, str]:
-        async with async_client_of(studio, key) as client:
-            return (await client.videos.create(prompt=STILL, model="camera", input_reference=picture(), **TINY)).id, key
+    async with httpx2.AsyncClient() as http:
 
-    # The greedy one comes first with all of its own.
-    greedy = [await order(key) for key in GREEDY]
-    return dict([*greedy, *await asyncio.gather(*map(order, MODEST))])
+        async def order(key: str) -> tuple[str, str]:
+            videos = async_client_of(studio, key, http).videos
+            return (await videos.create(prompt=STILL, model="camera", input_reference=picture(), **TINY)).id, key
+
+        # The greedy one comes first with all of its own.
+        greedy = [await order(key) for key in GREEDY]
+        return dict([*greedy, *await asyncio.gather(*map(order, MODEST))])
 
 
 async def fetch_all(studio: RunningStudio, keys: dict[str, str]) -> list[bytes]:
     """The finished videos, each waited for by its own client."""
 
-    async def fetch(video_id: str, key: str) -> bytes:
-        async with async_client_of(studio, key) as client:
-            video = await client.videos.poll(video_id, poll_interval_ms=500)
-            assert (video.status, video.error) == ("completed", None)
-            return (await client.videos.download_content(video_id)).content
+    async with httpx2.AsyncClient() as http:
 
-    return await asyncio.gather(*(fetch(video_id, key) for video_id, key in keys.items()))
+        async def fetch(video_id: str, key: str) -> bytes:
+            videos = async_client_of(studio, key, http).videos
+            video = await videos.poll(video_id, poll_interval_ms=500)
+            assert (video.status, video.error) == ("completed", None)
+            return (await videos.download_content(video_id)).content
+
+        return await asyncio.gather(*(fetch(video_id, key) for video_id, key in keys.items()))
 
 
 def test_fifty_clients_each_get_their_video_once_and_in_fair_order(queue: RunningStudio) -> None:

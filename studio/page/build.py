@@ -15,6 +15,7 @@ from studio.page.form import Form, make_engine, make_picture, make_preset, make_
 from studio.page.plan import empty_plan, engine_html, lacks_html
 from studio.page.services import Services
 from studio.page.text import both, escape, label
+from studio.page.uploads import UploadsOnly
 
 TITLE = "Image-to-Video Studio · 图像转视频"
 CACHE_CHECK_S, CACHE_AGE_S = 3600, 86400
@@ -56,7 +57,7 @@ def build(services: Services) -> gr.Blocks:
     """The whole page on `services`."""
     form: Form = {}
     view: dict[str, Any] = {}
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(CACHE_CHECK_S, CACHE_AGE_S)) as page:
+    with UploadsOnly(title=TITLE, analytics_enabled=False, delete_cache=(CACHE_CHECK_S, CACHE_AGE_S)) as page:
         # A gr.State would stay on the server, and the address could not name the job.
         view["shown"] = gr.Textbox(visible=False)
         view["proposal"] = gr.State(None)

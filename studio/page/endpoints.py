@@ -26,9 +26,9 @@ from studio.jobs.store import Job
 from studio.models import needs_of
 from studio.orders import Order, RefineMode, engine_of, make_order, read_order
 from studio.owners import owner_of
-from studio.page.draft import own_upload
 from studio.page.edge import OUR_FAULT
 from studio.page.services import Services
+from studio.page.uploads import own_upload
 from studio.recipe import style_of
 
 log = logging.getLogger("studio.endpoints")
