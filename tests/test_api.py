@@ -9,9 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gradio_client
 import openai
 import pytest
 from api_clients import ENDLESS, STILL, TINY, ask, client_of, data_url, error_in, http_client, picture
+from gradio_client.exceptions import AppError
 from hypothesis import given
 from hypothesis import strategies as st
 from running_studio import ROOT, RunningStudio
@@ -238,6 +240,44 @@ def test_a_connection_that_ends_in_the_middle_of_a_picture_leaves_nothing(studio
         with pytest.raises(RuntimeError):
             http.post("/v1/videos", content=broken(), headers=form)
         assert http.get("/v1/videos").json()["data"] == []
+
+
+def test_gradios_client_makes_a_video_by_name_and_sees_nothing_else(studio: RunningStudio, tmp_path: Path) -> None:
+    file = tmp_path / "picture.png"
+    file.write_bytes(picture())
+    client = gradio_client.Client(
+        studio.url, headers={"Authorization": "Bearer gradio"}, verbose=False, download_files=str(tmp_path)
+    )
+    try:
+        told = client.view_api(return_format="dict", print_info=False)
+        assert set(told["named_endpoints"]) == {"/generate", "/refine", "/models"}  # type: ignore[index]
+        settings = {"size": "64x64", "frames": 2, "fps": 2, "seed": 7}
+        order = {
+            "picture": gradio_client.handle_file(file),
+            "prompt": STILL,
+            "model": "camera",
+            "api_name": "/generate",
+        }
+        video, report = client.predict(**order, refine="offline", settings=settings)
+        assert probe_video(Path(video)).frames == 2
+        assert report["parameters"]["seed"] == 7
+        with http_client(studio, "gradio") as http:
+            assert [each["id"] for each in http.get("/v1/videos").json()["data"]] == [report["job"]]
+
+        refined = client.predict("镜头向左摇", api_name="/refine", mode="offline")
+        assert refined["camera_motion"] == ["pan_left"]
+        assert "camera" in [model["id"] for model in client.predict(api_name="/models")]
+        with pytest.raises(AppError, match="Choose 64 or 66"):
+            client.predict(**order, settings={"size": "65x64"})
+        with pytest.raises(AppError, match="no such field"):
+            client.predict(**order, settings={"job": "x"})
+        with pytest.raises(AppError, match="auto, llm and offline"):
+            client.predict("pan left", api_name="/refine", mode="off")
+        text = gradio_client.handle_file(__file__)
+        with pytest.raises(AppError, match="PNG, JPEG"):
+            client.predict(**{**order, "picture": text})
+    finally:
+        client.close()
 
 
 JOB = Job(
