@@ -45,7 +45,7 @@ FIELDS: dict[str, Any] = {"frames": 8, "fps": 8, "refine": "offline"}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=50)
-    arguments = parser.parse_args()
+    arguments, before = parser.parse_args(), machine()
     warnings.filterwarnings("ignore", "The Sora API", DeprecationWarning)
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
@@ -58,7 +58,7 @@ def main() -> None:
         made = Counter(re.findall(r"studio\.worker: Job (\S+): camera", log.read_text(encoding="utf-8")))
     measured["jobs_made_more_than_once"] = sum(count > 1 for count in made.values())
     measured["jobs_made"] = len(made)
-    RESULT.write_text(json.dumps({**measured, "machine": machine()}, indent=2) + "\n", encoding="utf-8")
+    RESULT.write_text(json.dumps({**measured, "machine": before}, indent=2) + "\n", encoding="utf-8")
     print(RESULT.read_text(encoding="utf-8"))
 
 
@@ -110,7 +110,7 @@ async def all_clients(http: httpx2.AsyncClient, clients: int) -> list[str]:
 
 async def one_client(http: httpx2.AsyncClient, number: int) -> str:
     """Creates, follows and fetches one video; gives its status in the end."""
-    client = openai.AsyncOpenAI(base_url=f"{http.base_url}v1", api_key=f"client {number}", http_client=http)
+    client = openai.AsyncOpenAI(base_url=http.base_url.join("/v1/"), api_key=f"client {number}", http_client=http)
     video = await client.videos.create(
         prompt="static camera", model="camera", input_reference=picture(number), size="64x64", extra_body=FIELDS
     )
@@ -164,6 +164,7 @@ def picture(seed: int) -> bytes:
 def machine() -> dict[str, Any]:
     return {
         "cores": os.cpu_count(),
+        "load_average": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),
         **{name: version(name) for name in ("gradio", "openai", "starlette", "uvicorn")},
     }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -240,6 +243,46 @@ def test_a_connection_that_ends_in_the_middle_of_a_picture_leaves_nothing(studio
         with pytest.raises(RuntimeError):
             http.post("/v1/videos", content=broken(), headers=form)
         assert http.get("/v1/videos").json()["data"] == []
+
+
+def test_the_readmes_program_runs_as_it_stands(
+    studio: RunningStudio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"^```python\n(.*?)^```", readme, flags=re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    exec(program.replace("http://127.0.0.1:7860", studio.url), {})
+    made = probe_video(tmp_path / "cat.mp4")
+    assert (made.width, made.height, made.frames, made.fps) == (640, 426, 24, 12)
+
+
+def test_the_readmes_curl_commands_are_answered(studio: RunningStudio) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    curl = argparse.ArgumentParser()
+    curl.add_argument("url")
+    curl.add_argument("-H", action="append")
+    curl.add_argument("-F", action="append", default=[])
+    answers = []
+    for command in re.findall(r"^curl (.+)$", readme, flags=re.MULTILINE):
+        asked = curl.parse_args(shlex.split(command))
+        fields = dict(field.split("=", 1) for field in asked.F)
+        files = {name: ROOT / value[1:] for name, value in fields.items() if value.startswith("@")}
+        with http_client(studio, None) as http:
+            answer = http.request(
+                "POST" if fields else "GET",
+                asked.url.replace("http://127.0.0.1:7860", ""),
+                headers=dict(header.split(": ") for header in asked.H),
+                data={name: value for name, value in fields.items() if name not in files} or None,
+                files={name: path.read_bytes() for name, path in files.items()} or None,
+            )
+        assert answer.status_code == 200, answer.text
+        answers.append(answer.json())
+    created, listed = answers
+    assert created["typed_prompt"] == "镜头向左摇"
+    assert created["id"] in [video["id"] for video in listed["data"]]
+    with client_of(studio, "me") as client:
+        client.videos.delete(created["id"])
 
 
 def test_gradios_client_makes_a_video_by_name_and_sees_nothing_else(studio: RunningStudio, tmp_path: Path) -> None:
