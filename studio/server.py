@@ -56,7 +56,12 @@ def serve(*, host: str, port: int, auth: tuple[str, str] | None, data: Path, wor
         try:
             _Server(host, port, app).run([address])
         finally:
-            _say(Text("Stopping; a running job finishes its step.", "正在停止；运行中的任务会做完当前一步。"))
+            _say(
+                Text(
+                    "Stopping; a running job finishes its step, is saved, and goes on at the next start.",
+                    "正在停止；运行中的任务会做完并保存当前一步，下次启动后继续。",
+                )
+            )
 
 
 def take_address(host: str, port: int, auth: tuple[str, str] | None) -> socket.socket:

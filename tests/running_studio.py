@@ -20,6 +20,7 @@ from playwright.sync_api import Browser, Page, Playwright
 ROOT = Path(__file__).resolve().parents[1]
 START_S = 60
 PATIENCE_MS = 40_000
+LONG_SIZE = "2560x1440"
 JOB_IN_ADDRESS = "new URL(location.href).searchParams.get('job')"
 LAUNCH_ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
 
@@ -151,9 +152,11 @@ def wait_for_job(page: Page, before: str | None = None) -> str:
 
 
 def start_long_job(page: Page) -> str:
-    """A job that runs long enough to be interrupted, and is running when this returns its id."""
+    """A job that runs for minutes, so that it never ends by itself, and is running when this returns its id."""
     choose_example(page, "coffee.jpg")
     page.click("[data-fold=advanced]")
+    page.fill("#resolution input", LONG_SIZE)
+    page.press("#resolution input", "Enter")
     page.fill("#frames input[type=number]", "600")
     page.press("#frames input[type=number]", "Tab")
     page.wait_for_selector("#plan .plan-numbers:has-text('600')", timeout=PATIENCE_MS)

@@ -1,8 +1,12 @@
 """A run that was stopped in the middle and goes on in another process ends with the frames of one that was not."""
 
 import logging
+import os
+import subprocess
+import sys
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -148,6 +152,30 @@ def test_the_state_of_another_request_is_never_gone_on_with(engine_for, request_
     engine = engine_for(WAN_5B)
     assert np.array_equal(frames_of(engine, other, state), frames_of(engine_for(WAN_5B), other))
     assert "resumed_at_step" not in engine.facts()
+
+
+IN_ANOTHER_PROCESS = """
+import sys
+from pathlib import Path
+from tests.test_resume import *
+engine = DiffusionEngine(load_presets()[WAN_5B])
+stopped(engine, request_for(WAN_5B, Path(sys.argv[1]), steps=STEPS), Path(sys.argv[2]), "denoise", 2)
+"""
+
+
+def test_what_one_process_saved_is_gone_on_with_in_another(engine_for, request_of, tmp_path):
+    """Sets and hashes have another order in each process; what a state belongs to must not depend on it."""
+    request, state = request_of(WAN_5B), tmp_path / "state.safetensors"
+    subprocess.run(
+        [sys.executable, "-c", IN_ANOTHER_PROCESS, str(request.checkpoint), str(state)],
+        cwd=Path(__file__).resolve().parents[1],
+        env={**os.environ, "PYTHONHASHSEED": "12"},
+        check=True,
+    )
+    engine = engine_for(WAN_5B)
+    frames = frames_of(engine, request, state)
+    assert engine.facts()["resumed_at_step"] == 2
+    assert np.array_equal(frames, frames_of(engine_for(WAN_5B), request))
 
 
 def test_nor_is_that_of_other_code(engine_for, request_of, tmp_path, monkeypatch):

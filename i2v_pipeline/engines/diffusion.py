@@ -177,7 +177,7 @@ class DiffusionEngine:
             None if inputs.last is None else hashlib.sha256(inputs.last.tobytes()).hexdigest(),
             [(name, parts.fingerprint(name), str(parts.dtypes[name])) for name in self._diffusion.components],
             [lora.sha256 for lora in loaded.loras],
-            (type(scheduler).__name__, sorted(scheduler.config.items()), scheduler.timesteps.tolist()),
+            (type(scheduler).__name__, sorted(_settings_of(scheduler).items()), scheduler.timesteps.tolist()),
             (_device_name(parts.device), torch.__version__, metadata.version("diffusers")),
             sources_digest(),
         )
@@ -303,7 +303,7 @@ class DiffusionEngine:
             "offload": "encoders are released after encoding",
             "scheduler": {
                 "class": type(scheduler).__name__,
-                "config": {name: value for name, value in scheduler.config.items() if not name.startswith("_")},
+                "config": _settings_of(scheduler),
                 "timesteps": [round(float(timestep), 3) for timestep in scheduler.timesteps],
             },
             "guidance": guidance_as_json(request.guidance),
@@ -347,6 +347,11 @@ STATE_NOT_SAVED = Finding(
     ),
     remedy=Text("Free some space on the disk of the data folder.", "请清理数据文件夹所在磁盘的空间。"),
 )
+
+
+def _settings_of(scheduler: Any) -> dict[str, Any]:  # noqa: ANN401
+    """The effective settings, without diffusers' own notes, whose order changes from process to process."""
+    return {name: value for name, value in scheduler.config.items() if not name.startswith("_")}
 
 
 def _changes_expert(family: Family[Any], scheduler: Any, step: int) -> bool:  # noqa: ANN401

@@ -8,8 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from i2v_pipeline.types import GenerationRequest
+from studio.jobs.types import FIRST_FRAME_NAME, POSTER_NAME, REPORT_NAME, VIDEO_NAME
 
 STATE_NAME = "state.safetensors"
+RESULTS = frozenset({VIDEO_NAME, REPORT_NAME, POSTER_NAME, FIRST_FRAME_NAME})
+"""What stands in the folder of a done job beside its pictures."""
 
 
 def keep_inputs(request: GenerationRequest, folder: Path, *, mark: str = "") -> GenerationRequest:

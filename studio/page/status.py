@@ -45,7 +45,8 @@ def status_html(job: Job | None, now: float) -> str:
         inside = both(Text(f"took {took.en}", f"用时 {took.zh}"))
     else:
         inside = both(job.message or KEPT)
-    return f'<div class="status" data-of="{job.id}">{badge} {inside}</div>'
+    again = f'<p class="quiet">{both(job.message)}</p>' if job.message and not job.over else ""
+    return f'<div class="status" data-of="{job.id}">{badge} {inside}{again}</div>'
 
 
 def gone_html() -> str:
@@ -144,6 +145,8 @@ def _history_item(job: Job, is_shown: bool) -> str:
 
 
 def _queue_words(job: Job) -> Text:
+    if job.held:
+        return Text("paused", "已暂停")
     if job.ahead == 0:
         return Text("next in the queue", "即将开始")
     return Text(f"{job.ahead} before this one", f"前面还有 {job.ahead} 个任务")
