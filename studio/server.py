@@ -21,6 +21,7 @@ from i2v_pipeline.errors import InputError
 from i2v_pipeline.presets import load_presets
 from i2v_pipeline.types import Text
 from prompt_refiner import load_settings
+from studio.jobs.database import told
 from studio.jobs.store import JobStore
 from studio.jobs.supervisor import Supervisor
 from studio.login import Login
@@ -95,10 +96,14 @@ def take_address(host: str, port: int, auth: tuple[str, str] | None) -> socket.s
 
 
 def prepare_environment(data: Path) -> None:
-    """Before the page's library is imported: its files go into the data folder, and it asks nobody for news."""
+    """Before the page's library is imported: its files go into the data folder, and it asks nobody for news.
+
+    Raises `DataError` where the data folder cannot be written.
+    """
     uploads = data.resolve() / "uploads"
-    uploads.mkdir(parents=True, exist_ok=True)
-    uploads.chmod(0o700)
+    with told():
+        uploads.mkdir(parents=True, exist_ok=True)
+        uploads.chmod(0o700)
     os.environ.update(
         GRADIO_TEMP_DIR=str(uploads),
         GRADIO_ANALYTICS_ENABLED="False",

@@ -21,6 +21,8 @@ from running_studio import (
     wait_for_state,
 )
 
+from studio.jobs.store import JobStore
+
 pytestmark = pytest.mark.browser
 
 
@@ -150,7 +152,8 @@ def test_a_restart_of_the_studio_keeps_the_history_and_goes_on_with_the_job_that
         wait_for_frames(page, running)
         expect(page.locator("#lost")).to_be_hidden()
         expect(page.locator("#status")).to_contain_text("任务途中工作室被关闭")
-        cancel(page, running)
+        JobStore(own.data).cancel(running)
+        wait_for_state(page, running, "cancelled")
         expect(page.locator("#history li")).to_have_count(2)
         page.click(f"#history [data-job='{done}']")
         wait_for_state(page, done, "done")

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -30,6 +31,12 @@ PATIENCE_S = 60.0
 @pytest.fixture
 def store(tmp_path):
     return JobStore(tmp_path / "data")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def list_of(store):
@@ -172,6 +179,19 @@ def test_a_data_folder_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "data" / database.NAME).mkdir()
     with pytest.raises(DataError, match="cannot be written"):
         JobStore(tmp_path / "data")
+
+
+def test_a_data_folder_that_is_no_folder_ends_the_start_with_a_sentence(tmp_path):
+    (tmp_path / "data").write_text("a file")
+    ended = subprocess.run(
+        [sys.executable, str(ROOT / "app.py"), "serve", "--port", str(free_port()), "--data", str(tmp_path / "data")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert "The data folder cannot be written to" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_a_list_that_may_only_be_read_is_told(store, monkeypatch):

@@ -80,7 +80,7 @@ _BY_MESSAGE = (
 """SQLite's own sentences: its codes can be read from Python 3.11 on."""
 _BY_ERRNO = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), FULL),
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), READ_ONLY),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR), READ_ONLY),
 }
 
 
