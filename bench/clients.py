@@ -39,7 +39,7 @@ RESULT = ROOT / "bench" / "results" / "clients.json"
 PAUSE_S = 0.05
 """Between two light events."""
 START_S = 60
-FIELDS: dict[str, Any] = {"frames": 8, "fps": 8, "refine": "offline"}
+FIELDS: dict[str, Any] = {"size": "64x64", "frames": 8, "fps": 8, "refine": "offline"}
 
 
 def main() -> None:
@@ -112,7 +112,7 @@ async def one_client(http: httpx2.AsyncClient, number: int) -> str:
     """Creates, follows and fetches one video; gives its status in the end."""
     client = openai.AsyncOpenAI(base_url=http.base_url.join("/v1/"), api_key=f"client {number}", http_client=http)
     video = await client.videos.create(
-        prompt="static camera", model="camera", input_reference=picture(number), size="64x64", extra_body=FIELDS
+        prompt="static camera", model="camera", input_reference=picture(number), extra_body=FIELDS
     )
     video = await client.videos.poll(video.id, poll_interval_ms=500)
     content = (await client.videos.download_content(video.id)).content

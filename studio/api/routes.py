@@ -28,6 +28,8 @@ from studio.orders import Order, Ordered, read_order
 from studio.owners import owner_of
 from studio.page.services import Services
 
+CREATING_AT_ONCE = 8
+"""Orders that are read and refined at the same time: each is a thread, and open pages share the interpreter with it."""
 STOP_WAIT_S = 30.0
 """How long a deletion waits for a running job to stop between two of its steps."""
 LOOK_EVERY_S = 0.1
@@ -66,12 +68,15 @@ def _videos(services: Services) -> APIRouter:
     refusals: dict[int | str, dict[str, Any]] = {"4XX": {"model": ErrorAnswer}, "5XX": {"model": ErrorAnswer}}
     router = APIRouter(prefix="/videos", tags=["videos"], responses=refusals)
 
+    turn = asyncio.Semaphore(CREATING_AT_ONCE)
+
     @router.post("", operation_id="create_video", openapi_extra=_CREATE_BODY)
     async def create(request: Request) -> Video:
         """Queues a video and returns at once; it is made in the order of the queue."""
         owner = _owner(request)
         order, picture = await read_body(request)
-        job, notices = await asyncio.to_thread(_place, order, picture, owner, services)
+        async with turn:
+            job, notices = await asyncio.to_thread(_place, order, picture, owner, services)
         return video_of(job, notices)
 
     @router.get("", operation_id="list_videos")

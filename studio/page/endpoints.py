@@ -34,6 +34,8 @@ from studio.recipe import style_of
 log = logging.getLogger("studio.endpoints")
 
 LOOK_EVERY_S = 0.2
+ORDERS_AT_ONCE = 8
+"""Each is a thread, and open pages share the interpreter with it."""
 _STOPPED = Text("The job was cancelled or deleted before it was done.", "任务在完成之前被取消或删除。")
 
 Endpoint = Callable[..., Awaitable[Any]]
@@ -51,6 +53,7 @@ class Endpoints:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._turn = asyncio.Semaphore(ORDERS_AT_ONCE)
 
     async def generate(
         self,
@@ -76,7 +79,8 @@ class Endpoints:
         order = make_order({**fields, **(settings or {})})
         # Without a key or a cookie the job is of this call alone.
         owner = owner_of(request.headers) or f"session:{request.session_hash}"
-        job = await asyncio.to_thread(self._place, order, picture, owner)
+        async with self._turn:
+            job = await asyncio.to_thread(self._place, order, picture, owner)
         job = await self._finished(job.id)
         return await asyncio.to_thread(_results, job)
 
