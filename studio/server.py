@@ -40,6 +40,9 @@ CLOSE_WAIT_S = 1
 MAX_THREADS = 64
 """What waits for the disk or for a language model waits in these; Python's own number, the cores and four, is so small
 that a few slow answers would hold up every open page."""
+SWITCH_EVERY_S = 0.0005
+"""How long a thread that computes may hold the interpreter while others wait. An event of the page takes it many
+times, and each time Python's own 5 ms would count for every thread that reads an order."""
 
 ASSETS = Path(__file__).resolve().parent / "page" / "assets"
 
@@ -190,6 +193,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="wait"))
+        sys.setswitchinterval(SWITCH_EVERY_S)
         await super().startup(sockets)
         if self.started:
             shown = "127.0.0.1" if self.config.host in ANY_ADDRESS else self.config.host
