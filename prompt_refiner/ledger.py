@@ -1,6 +1,7 @@
 """What a refined prompt holds that nobody typed, found by comparing texts, and what it must not lose.
 
-Knows no model and believes none. Between two languages it can only compare the meanings in concepts.yaml.
+Knows no model and believes none. Between two languages it can only compare the meanings in concepts.yaml and
+translation.yaml.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from prompt_refiner.lexicon import Token, load_lexicon
 from prompt_refiner.reading import read
 from prompt_refiner.text import has_hanzi, quoted_spans
+from prompt_refiner.translation import meanings
 from prompt_refiner.types import AddedElement
 
 NOT_DECLARED = "found by comparison; the model did not declare it"
@@ -93,10 +95,13 @@ def _concepts() -> tuple[_Concept, ...]:
 
 def stem(word: str) -> str:
     """One form for walk, walks, walking, walked. Rough: it only ever compares."""
-    for ending in ("ing", "ies", "ied", "ed", "es", "s", "ly"):
-        if word.endswith(ending) and len(word) - len(ending) >= 3:
+    word = word.removesuffix("'s")
+    for ending in ("ing", "ies", "ied", "ed", "es", "s"):
+        if word.endswith(ending) and not word.endswith("ss") and len(word) - len(ending) >= 3:
             word = word[: -len(ending)] + ("y" if ending in ("ies", "ied") else "")
             break
+    if word.endswith("ly") and len(word) > 4:
+        word = word[:-2]
     if len(word) > 3 and word[-1] == word[-2] and word[-1] not in "aeiouls":
         word = word[:-1]
     return word.removesuffix("e")
@@ -114,7 +119,8 @@ def additions(typed: str, refined: str, *, seen: Iterable[str] = ()) -> tuple[Fo
     words = lexicon.scan(known_text)
     things = "".join(token.word for token in words if token.is_content and not token.entry.action)
     met = [concept for concept in _concepts() if concept.is_in(known, known_text, things)]
-    excused = known.union((stem(token.word) for token in words), *(concept.stems for concept in met))
+    meant = map(stem, meanings(" ".join((typed, *seen)), known_text))
+    excused = known.union(meant, (stem(token.word) for token in words), *(concept.stems for concept in met))
     quotes = quoted_spans(refined)
     found: list[Found] = []
     for token in _elements(refined):

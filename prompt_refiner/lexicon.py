@@ -9,13 +9,12 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict
 
-from prompt_refiner.text import quoted_spans
+from prompt_refiner.text import has_hanzi, quoted_spans
+from prompt_refiner.translation import load_dictionary, read_yaml
 from prompt_refiner.types import CameraTag, Intensity, Speed
 
 Flag = Literal[
@@ -38,7 +37,7 @@ _LONGEST_ENTRY = 12
 """In atoms: a hanzi or a Latin word is one atom."""
 
 _ATOM = re.compile(r"[^\W\d_㐀-䶿一-鿿]+(?:'[a-z]+)?|\d+(?:[.,:]\d+)*|\s+|.", re.DOTALL)
-_BREAKS = frozenset("，。；：！？…,.;:!?()（）[]【】—–|\n~～")
+BREAKS = frozenset("，。；：！？…,.;:!?()（）[]【】—–|\n~～")
 
 
 class _File(BaseModel):
@@ -182,7 +181,7 @@ class Lexicon:
             place, atom = atoms[index]
             entry, used = self._longest(atoms, index)
             if entry is None and not atom.isalnum() and "'" not in atom:
-                if atom in _BREAKS:
+                if atom in BREAKS:
                     tokens.append(Token(start=place, end=place + 1, word=atom, entry=_UNKNOWN, is_break=True))
                 after_gap = atom.isspace() and bool(tokens) and not tokens[-1].is_latin
                 index += 1
@@ -254,8 +253,8 @@ def _key(word: str) -> str:
 _VOWELS = "aeiou"
 
 
-def _forms(word: str) -> list[str]:
-    """An English verb with its endings, by the regular rules; a word that begins with "=" is only itself."""
+def english_forms(word: str) -> list[str]:
+    """An English verb with its endings, by the regular rules, -ing last; a word that begins with "=" is only itself."""
     if word.startswith("="):
         return [word[1:]]
     if not word.isascii():
@@ -284,8 +283,7 @@ def _doubles(verb: str) -> bool:
 @cache
 def load_lexicon() -> Lexicon:
     """Reads lexicon.yaml, once. A word with two meanings of one kind is a mistake in the file: ValueError names it."""
-    raw = yaml.safe_load((Path(__file__).parent / "lexicon.yaml").read_text(encoding="utf-8"))
-    file = _LexiconFile.model_validate(raw)
+    file = _LexiconFile.model_validate(read_yaml("lexicon.yaml"))
     entries: dict[str, Entry] = {}
     for word, role, value in _roles(file):
         key = _key(word)
@@ -295,6 +293,7 @@ def load_lexicon() -> Lexicon:
         elif getattr(old, role) not in (None, value):
             raise ValueError(f"lexicon.yaml: {word!r} has two meanings as {role}: {getattr(old, role)} and {value}")
         entries[key] = replace(old, **{role: value})
+    _add_dictionary(entries)
     tight = {_key(word) for ways in file.directions.values() for word in ways.tight}
     return Lexicon(
         entries={key: replace(entry, is_tight=key in tight) for key, entry in entries.items()},
@@ -305,6 +304,27 @@ def load_lexicon() -> Lexicon:
     )
 
 
+def _add_dictionary(entries: dict[str, Entry]) -> None:
+    """How much movement the verbs of translation.yaml are, and its longer words, so that nothing inside them counts."""
+    dictionary = load_dictionary()
+    for word, roles in dictionary.words.items():
+        if len(word) < 2 or not has_hanzi(word):
+            continue
+        old = entries.get(_key(word), _UNKNOWN)
+        if old == _UNKNOWN and "manner" in roles:
+            entries[_key(word)] = _MANNER
+            continue
+        has_no_role = old.flags <= {"neutral"} and replace(old, flags=frozenset()) == _UNKNOWN
+        if has_no_role and not _is_of_camera(word, entries):
+            entries[_key(word)] = Entry(flags=frozenset({"neutral"}), action=dictionary.actions.get(word))
+
+
+def _is_of_camera(word: str, entries: Mapping[str, Entry]) -> bool:
+    """Whether every character is a way or a move by itself, as in 上移."""
+    parts = [entries.get(mark, _UNKNOWN) for mark in word]
+    return all(part.verb or part.direction for part in parts)
+
+
 def _roles(file: _LexiconFile) -> Iterator[tuple[str, str, Any]]:
     """Every (word, role, value) of the file; English verbs in all their forms."""
     for flag, words in file.words.items():
@@ -313,7 +333,7 @@ def _roles(file: _LexiconFile) -> Iterator[tuple[str, str, Any]]:
         yield from ((word, "direction", direction) for word in ways.loose + ways.tight)
     for listed in file.verbs:
         verb = Verb(kind=listed.kind, strength=listed.strength, direction=listed.direction)
-        yield from ((form, "verb", verb) for word in listed.words for form in _forms(word))
+        yield from ((form, "verb", verb) for word in listed.words for form in english_forms(word))
     for pace, words in file.pace.items():
         yield from ((word, "pace", pace) for word in words)
     for speed, words in file.footage.items():
@@ -321,4 +341,4 @@ def _roles(file: _LexiconFile) -> Iterator[tuple[str, str, Any]]:
     for amount, words in file.amount.items():
         yield from ((word, "amount", amount) for word in words)
     for intensity, words in file.actions.items():
-        yield from ((form, "action", intensity) for word in words for form in _forms(word))
+        yield from ((form, "action", intensity) for word in words for form in english_forms(word))

@@ -5,26 +5,26 @@ Knows nothing of providers. It says what it did not understand and what it chose
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 from prompt_refiner.checks import check_prompt, count_tokens, language_notice, length_notice, locked_check
 from prompt_refiner.ledger import lost
 from prompt_refiner.lexicon import load_lexicon
-from prompt_refiner.reading import Reading
+from prompt_refiner.reading import Reading, read
 from prompt_refiner.text import excerpt
+from prompt_refiner.translating import Translated, as_typed, in_english, needs_english
 from prompt_refiner.types import ImageTextMatch, Notice, RefineResult, Style, Suggestion, Warned
 from prompt_refiner.writing import write
 
-_CHINESE = re.compile(r"[㐀-䶿一-鿿](?:[^A-Za-z]*[㐀-䶿一-鿿])?")
+_LONGEST_LIST = 400
+"""Characters of the list of what stays as typed."""
 
 
 def refine_offline(reading: Reading, *, style: Style, locked: Iterable[str] = ()) -> RefineResult:
     """The result of the rules alone. `latency_s` is 0: whoever times the call sets it."""
     locked = tuple(locked)
-    prompt = write(reading, style)
-    if lost(reading.text, prompt, locked=locked):
-        prompt = reading.text
+    written = _written(reading, style, locked)
+    prompt = written.prompt
     return RefineResult(
         language_in=reading.language,
         subject=reading.subject,
@@ -50,8 +50,22 @@ def refine_offline(reading: Reading, *, style: Style, locked: Iterable[str] = ()
         usage=None,
         checks=(*check_prompt(prompt, style), locked_check(reading.text, prompt, locked)),
         token_count=count_tokens(prompt, style),
-        notices=_notices(reading, prompt, style),
+        token_count_is_exact=style.counts_exactly,
+        notices=_notices(reading, written, style),
     )
+
+
+def _written(reading: Reading, style: Style, locked: tuple[str, ...]) -> Translated:
+    """The prompt, and what of it is not translated. A translation must ask the camera for the same and lose nothing."""
+    if needs_english(reading, style.languages):
+        translated = in_english(reading, locked=locked)
+        asks_the_same = read(translated.prompt).camera_motion == reading.camera_motion
+        if asks_the_same and not lost(reading.text, translated.prompt, locked=locked):
+            return translated
+    prompt = write(reading, style)
+    if lost(reading.text, prompt, locked=locked):
+        prompt = reading.text
+    return as_typed(reading, prompt)
 
 
 def _warnings(reading: Reading) -> tuple[Warned, ...]:
@@ -86,7 +100,7 @@ def _suggestion(reading: Reading) -> Suggestion | None:
     )
 
 
-def _notices(reading: Reading, prompt: str, style: Style) -> tuple[Notice, ...]:
+def _notices(reading: Reading, written: Translated, style: Style) -> tuple[Notice, ...]:
     if not reading.text:
         return (
             Notice(
@@ -95,12 +109,42 @@ def _notices(reading: Reading, prompt: str, style: Style) -> tuple[Notice, ...]:
                 zh="提示词为空：没有提出任何要求。请描述一个动作，或交给引擎决定。",
             ),
         )
-    foreign = "; ".join(_CHINESE.findall(prompt)) if "zh" not in style.languages else ""
+    is_ours = needs_english(reading, style.languages)
     return (
         *camera_notices(reading),
-        *language_notice(foreign or prompt, style),
-        *length_notice(prompt, style),
+        *(_untranslated(written) if is_ours else language_notice(written.prompt, style)),
+        *length_notice(written.prompt, style),
     )
+
+
+def _untranslated(written: Translated) -> tuple[Notice, ...]:
+    """Names what the engine will not understand: whole clauses, and single words and quotations."""
+    notices: list[Notice] = []
+    if written.clauses:
+        clauses = excerpt("; ".join(written.clauses), _LONGEST_LIST)
+        notices.append(
+            Notice(
+                code="untranslated",
+                cause="clauses",
+                severity="warn",
+                en=f"This engine reads English only, and the rules could not put this into English: {clauses}. "
+                "It stands as typed. Say it more simply, write it in English, or set up an LLM.",
+                zh=f"该引擎只懂英文，离线规则无法翻译：{clauses}。已原样保留。请换更简单的说法、改用英文，或配置大模型。",
+            )
+        )
+    if written.words:
+        words = excerpt(", ".join(written.words), _LONGEST_LIST)
+        notices.append(
+            Notice(
+                code="untranslated",
+                cause="words",
+                severity="warn",
+                en=f"This engine reads English only, and the rules have no English for: {words}. It stands as typed. "
+                "Write it in English, or set up an LLM.",
+                zh=f"该引擎只懂英文，离线规则没有这些词的英文：{words}。已原样保留。请改用英文，或配置大模型。",
+            )
+        )
+    return tuple(notices)
 
 
 def camera_notices(reading: Reading) -> tuple[Notice, ...]:

@@ -1,7 +1,7 @@
 """A reading becomes the prompt that an engine family understands, in the person's words.
 
-Only a clause that is nothing but camera words is written anew; every other word stays as typed. Nothing is translated
-beyond the camera, and nothing is added but a camera phrase in the engine's language.
+Only a clause that is nothing but camera words is written anew; every other word stays as typed, and nothing is added
+but a camera phrase in the engine's language.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from prompt_refiner.types import CameraTag, Style
 _BETWEEN = " 、-"
 _JOINTS = " ,，;；、:："
 _STOPS = ".。!！?？…"
-_ORDER = frozenset(("先", "首先", "first", "at first"))
+ORDER = frozenset(("先", "首先", "first", "at first"))
 _IN_SENTENCES = frozenset(("wan", "kaleido"))
-_WITHOUT_PACE = frozenset(("static", "handheld"))
+WITHOUT_PACE = frozenset(("static", "handheld"))
 
 
 def write(reading: Reading, style: Style) -> str:
@@ -48,7 +48,7 @@ def camera_phrase(
     """ "camera slowly panning left", "The camera slowly pans left" or 镜头缓慢向左摇."""
     lexicon = load_lexicon()
     phrases = [lexicon.phrases[tag] for tag in tags]
-    paces = _paces(reading) if _WITHOUT_PACE.isdisjoint(tags) else set()
+    paces = _paces(reading) if WITHOUT_PACE.isdisjoint(tags) else set()
     only = next(iter(paces)) if len(paces) == 1 else ""
     if language == "zh":
         pace = {"slow": "缓慢", "fast": "快速"}.get(only, "")
@@ -74,9 +74,9 @@ def _camera_alone(reading: Reading) -> Clause | None:
     if len(spoken) != 1 or reading.unclear or has_quotes(reading.text):
         return None
     paces = _paces(reading)
-    if len(paces) > 1 or (paces and not _WITHOUT_PACE.isdisjoint(reading.camera_motion)):
+    if len(paces) > 1 or (paces and not WITHOUT_PACE.isdisjoint(reading.camera_motion)):
         return None
-    if any(token.has("then") or token.word in _ORDER for clause in reading.clauses for token in clause.tokens):
+    if any(token.has("then") or token.word in ORDER for clause in reading.clauses for token in clause.tokens):
         return None
     clause = spoken[0]
     left_over = clause.text

@@ -1,4 +1,4 @@
-"""The rows of evals/refiner.yaml are well formed, and the offline rules reach the goals set for them. No network."""
+"""The rows of evals/*.yaml are well formed, and the offline rules reach the goals set for them. No network."""
 
 from __future__ import annotations
 
@@ -22,6 +22,14 @@ def test_there_are_enough_rows_in_both_languages_and_none_twice() -> None:
     assert len({row.text for _, row in rows}) == len(rows)
 
 
+def test_the_held_out_rows_are_others_and_are_well_formed() -> None:
+    tuned = {row.text for _, row in bench.load_rows()}
+    held_out = [row for _, row in bench.load_rows("heldout")]
+    assert len(held_out) >= 60
+    assert tuned.isdisjoint(row.text for row in held_out)
+    assert sum(bool(row.english) for row in held_out) >= 30
+
+
 def test_the_offline_rules_reach_their_goals(outcomes: list[bench.Outcome]) -> None:
     card = bench.score(outcomes)
     assert card["camera_precision"] >= bench.GOALS["camera_precision"]
@@ -31,6 +39,16 @@ def test_the_offline_rules_reach_their_goals(outcomes: list[bench.Outcome]) -> N
     assert card["words_kept"] == 1
     assert card["english_or_told"] == 1
     assert card["budget_held_or_told"] == 1
+    assert card["hanzi_translated"] >= 0.85
+
+
+def test_sentences_that_the_rules_were_not_written_for_are_understood_and_mostly_translated() -> None:
+    card = bench.score(bench.run("offline", RefinerSettings(), "heldout"))
+    assert card["camera_precision"] >= bench.GOALS["camera_precision"]
+    assert card["invented_elements"] == 0
+    assert card["english_or_told"] == 1
+    assert card["hanzi_translated"] >= 0.75
+    assert card["english_as_expected"] >= 0.75
 
 
 def test_the_card_counts_what_is_wrong(outcomes: list[bench.Outcome]) -> None:

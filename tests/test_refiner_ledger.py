@@ -63,6 +63,9 @@ def test_what_is_seen_in_the_picture_is_no_addition() -> None:
 def test_forms_of_a_word_are_one_word() -> None:
     assert len({stem(word) for word in ("walk", "walks", "walked", "walking")}) == 1
     assert stem("running") == stem("run")
+    assert stem("butterflies") == stem("butterfly")
+    assert stem("kissing") == stem("kiss")
+    assert stem("mother's") == stem("mother")
     assert stem("crashes") == stem("crash")
 
 

@@ -200,17 +200,6 @@ def test_a_camera_that_only_looks_on_is_no_wish(text: str) -> None:
     assert not result.notices
 
 
-def test_chinese_for_an_english_engine_stays_and_is_named() -> None:
-    result = offline("镜头慢慢推近，海浪拍打礁石", I2VGEN)
-    assert result.refined_prompt == "海浪拍打礁石, camera slowly zooming in"
-    assert [notice.code for notice in result.notices] == ["untranslated"]
-    assert "海浪拍打礁石" in result.notices[0].en
-    assert not next(check for check in result.checks if check.name == "language").passed
-    only_camera = offline("镜头慢慢推近", I2VGEN)
-    assert only_camera.refined_prompt == "camera slowly zooming in"
-    assert not only_camera.notices
-
-
 def test_the_length_is_an_estimate_and_says_so() -> None:
     long = offline("a cat " * 40, I2VGEN)
     assert long.token_count == estimate_tokens("a cat " * 40) == 108
@@ -232,7 +221,7 @@ def test_the_length_is_an_estimate_and_says_so() -> None:
         (
             "镜头慢慢推近，海浪拍打礁石",
             "镜头缓慢推近，海浪拍打礁石",
-            "海浪拍打礁石, camera slowly zooming in",
+            "ocean waves beating against reef rocks, camera slowly zooming in",
             "海浪拍打礁石。镜头缓慢推近。",
         ),
         (
@@ -241,25 +230,35 @@ def test_the_length_is_an_estimate_and_says_so() -> None:
             "waves crashing, camera panning right",
             "waves crashing. The camera pans right.",
         ),
-        ("鏡頭慢慢推近，貓轉頭", "鏡頭緩慢推近，貓轉頭", "貓轉頭, camera slowly zooming in", "貓轉頭。鏡頭緩慢推近。"),
+        (
+            "鏡頭慢慢推近，貓轉頭",
+            "鏡頭緩慢推近，貓轉頭",
+            "a cat turning the head, camera slowly zooming in",
+            "貓轉頭。鏡頭緩慢推近。",
+        ),
         ("A cat turns its head", "A cat turns its head", "A cat turns its head", "A cat turns its head"),
-        ("镜头拉远，露出整座山", "镜头拉远，露出整座山", "camera zooming out，露出整座山", "镜头拉远，露出整座山"),
-        ("不要推近镜头", "不要推近镜头", "不要推近镜头", "不要推近镜头"),
+        (
+            "镜头拉远，露出整座山",
+            "镜头拉远，露出整座山",
+            "camera zooming out, revealing the whole mountain",
+            "镜头拉远，露出整座山",
+        ),
+        ("不要推近镜头", "不要推近镜头", "camera not zooming in", "不要推近镜头"),
         # The camera's object, an order or a quotation: the sentence stays whole.
         ("zoom in on the red flower", *["zoom in on the red flower"] * 3),
         (
             "镜头推近，然后女孩微笑",
             "镜头推近，然后女孩微笑",
-            "镜头推近，然后女孩微笑, camera zooming in",
+            "camera zooming in, then a girl smiling",
             "镜头推近，然后女孩微笑",
         ),
-        ("先看花，镜头推近", "先看花，镜头推近", "先看花，镜头推近, camera zooming in", "先看花，镜头推近"),
+        ("先看花，镜头推近", "先看花，镜头推近", "looking at a flower first, camera zooming in", "先看花，镜头推近"),
         ("the camera shakes slowly", *["the camera shakes slowly"] * 3),
         ("镜头由慢到快推近", "镜头由慢到快推近", "镜头由慢到快推近, camera zooming in", "镜头由慢到快推近"),
         ("camera does not move", *["camera does not move"] * 3),
         ("Zoom in, then zoom out", *["Zoom in, then zoom out"] * 3),
         ('pan left, a sign reads "zoom in"', *['pan left, a sign reads "zoom in"'] * 3),
-        ("镜头推近🎥，猫跑", "镜头推近🎥，猫跑", "镜头推近🎥，猫跑, camera zooming in", "镜头推近🎥，猫跑"),
+        ("镜头推近🎥，猫跑", "镜头推近🎥，猫跑", "a cat running, camera zooming in 🎥", "镜头推近🎥，猫跑"),
         ("a cat {style} <b>runs</b>", *["a cat {style} <b>runs</b>"] * 3),
     ],
 )
@@ -287,7 +286,7 @@ WORDS = st.sampled_from(
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(WORDS, max_size=4).map(" ".join), st.sampled_from(STYLES))
+@given(st.lists(WORDS, max_size=4).map(" ".join), st.sampled_from((CAMERA, WAN)))
 def test_no_word_that_was_typed_is_lost(text: str, style: Style) -> None:
     refined = offline(text, style).refined_prompt
     for word in content_words(text):
@@ -352,7 +351,7 @@ def test_a_very_long_text_without_punctuation_takes_no_longer_than_it_should() -
 def test_the_vocabulary_is_the_cores_vocabulary() -> None:
     for name in ("CameraTag", "Speed", "Intensity"):
         assert get_args(getattr(own, name)) == get_args(getattr(core, name))
-    assert set(Style.__dataclass_fields__) == set(core.PromptStyle.__dataclass_fields__)
+    assert set(Style.__dataclass_fields__) - {"count"} == set(core.PromptStyle.__dataclass_fields__)
 
 
 def test_a_style_without_a_system_prompt_is_a_mistake_of_the_caller() -> None:
