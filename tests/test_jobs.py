@@ -135,6 +135,21 @@ def test_a_worker_whose_studio_is_gone_gives_its_job_back(store, tmp_path):
     wait_for(lambda: not is_worker(worker, store.data), "the end of the worker")
 
 
+def test_a_machine_that_can_start_no_process_for_a_while_only_delays_the_jobs(store, monkeypatch):
+    start, refused = subprocess.Popen, []
+
+    def refuse_once(*arguments, **named):
+        if not refused:
+            refused.append(1)
+            raise BlockingIOError("no more processes")
+        return start(*arguments, **named)
+
+    monkeypatch.setattr(subprocess, "Popen", refuse_once)
+    with Supervisor(store):
+        assert ended(store, store.submit(SHORT, "me")).state == "done"
+    assert refused
+
+
 def test_two_workers_never_run_the_same_job(store):
     with Supervisor(store, workers=2):
         one, other = store.submit(LONG, "me"), store.submit(LONG, "me")

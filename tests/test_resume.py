@@ -158,6 +158,7 @@ IN_ANOTHER_PROCESS = """
 import sys
 from pathlib import Path
 from tests.test_resume import *
+torch.set_num_threads(int(sys.argv[3]))
 engine = DiffusionEngine(load_presets()[WAN_5B])
 stopped(engine, request_for(WAN_5B, Path(sys.argv[1]), steps=STEPS), Path(sys.argv[2]), "denoise", 2)
 """
@@ -167,7 +168,7 @@ def test_what_one_process_saved_is_gone_on_with_in_another(engine_for, request_o
     """Sets and hashes have another order in each process; what a state belongs to must not depend on it."""
     request, state = request_of(WAN_5B), tmp_path / "state.safetensors"
     subprocess.run(
-        [sys.executable, "-c", IN_ANOTHER_PROCESS, str(request.checkpoint), str(state)],
+        [sys.executable, "-c", IN_ANOTHER_PROCESS, str(request.checkpoint), str(state), f"{torch.get_num_threads()}"],
         cwd=Path(__file__).resolve().parents[1],
         env={**os.environ, "PYTHONHASHSEED": "12"},
         check=True,

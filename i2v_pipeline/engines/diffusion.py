@@ -178,7 +178,8 @@ class DiffusionEngine:
             [(name, parts.fingerprint(name), str(parts.dtypes[name])) for name in self._diffusion.components],
             [lora.sha256 for lora in loaded.loras],
             (type(scheduler).__name__, sorted(_settings_of(scheduler).items()), scheduler.timesteps.tolist()),
-            (_device_name(parts.device), torch.__version__, metadata.version("diffusers")),
+            # How many threads share a sum decides its last bit.
+            (_device_name(parts.device), torch.get_num_threads(), torch.__version__, metadata.version("diffusers")),
             sources_digest(),
         )
         return hashlib.sha256(repr(facts).encode()).hexdigest()

@@ -261,14 +261,15 @@ class JobStore:
             known = {row["id"] for row in db.execute("SELECT id FROM jobs")}
         gone = [row["id"] for row in rows]
         for folder in self.jobs_folder.iterdir():
-            if folder.name not in known and folder.stat().st_mtime < time.time() - ORPHAN_AFTER_S:
+            if folder.is_dir() and folder.name not in known and folder.stat().st_mtime < time.time() - ORPHAN_AFTER_S:
                 gone.append(folder.name)
         freed = 0
         for job_id in gone:
             folder = self.jobs_folder / job_id
             freed += folders.bytes_of(folder)
-            with told():
-                shutil.rmtree(folder, ignore_errors=not folder.exists())
+            if folder.exists():
+                with told():
+                    shutil.rmtree(folder)
             with self._database.write() as db:
                 db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
         return freed

@@ -119,12 +119,15 @@ class _Slot:
             self._process = None
         if self._process is None and time.monotonic() - self._started_at >= RESTART_WAIT_S:
             self._started_at = time.monotonic()
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "studio.jobs.worker", str(self._data)],
-                cwd=_ROOT,
-                stdin=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            )
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "studio.jobs.worker", str(self._data)],
+                    cwd=_ROOT,
+                    stdin=subprocess.DEVNULL,
+                    env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                )
+            except OSError as error:
+                log.error("No worker can be started now: %s", error)
 
     def ask_to_end(self) -> None:
         if self._process is not None:
