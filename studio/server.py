@@ -5,12 +5,14 @@ Never imports an engine: what is heavy runs in the worker processes, so the page
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
 import socket
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import uvicorn
@@ -22,6 +24,7 @@ from prompt_refiner import load_settings
 from studio.jobs.database import told
 from studio.jobs.store import JobStore
 from studio.jobs.supervisor import Supervisor
+from studio.login import Login
 from studio.shell import Shell
 
 log = logging.getLogger("studio.server")
@@ -33,6 +36,13 @@ MAX_PORT = 65535
 MAX_UPLOAD = "32mb"
 CLOSE_WAIT_S = 1
 """Open streams to browsers never end by themselves; they get this long when the server stops."""
+
+MAX_THREADS = 64
+"""What waits for the disk or for a language model waits in these; Python's own number, the cores and four, is so small
+that a few slow answers would hold up every open page."""
+SWITCH_EVERY_S = 0.0005
+"""How long a thread that computes may hold the interpreter while others wait. An event of the page takes it many
+times, and each time Python's own 5 ms would count for every thread that reads an order."""
 
 ASSETS = Path(__file__).resolve().parent / "page" / "assets"
 
@@ -112,6 +122,7 @@ def make_app(store: JobStore, *, host: str, port: int, auth: tuple[str, str] | N
     import gradio as gr
     from fastapi import FastAPI
 
+    from studio.api.routes import make_api
     from studio.media import media_routes
     from studio.page.build import build
     from studio.page.services import Services, load_examples
@@ -123,9 +134,9 @@ def make_app(store: JobStore, *, host: str, port: int, auth: tuple[str, str] | N
         engines=load_presets(),
         refiner=load_settings(),
         examples=load_examples(),
-        user=auth[0] if auth else None,
     )
     app = FastAPI(routes=media_routes(services), openapi_url=None)
+    app.mount("/v1", make_api(services))
     gr.mount_gradio_app(
         app,
         build(services),
@@ -148,7 +159,7 @@ def make_app(store: JobStore, *, host: str, port: int, auth: tuple[str, str] | N
     return Shell(
         app,
         hosts=allowed_hosts(host, os.environ.get(HOSTS_VARIABLE, "")),
-        auth=auth,
+        login=Login(*auth) if auth else None,
         early_head=(ASSETS / "early.html").read_text(encoding="utf-8"),
     )
 
@@ -181,6 +192,8 @@ class _Server(uvicorn.Server):
         )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="wait"))
+        sys.setswitchinterval(SWITCH_EVERY_S)
         await super().startup(sockets)
         if self.started:
             shown = "127.0.0.1" if self.config.host in ANY_ADDRESS else self.config.host

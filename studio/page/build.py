@@ -8,12 +8,14 @@ import gradio as gr
 
 from i2v_pipeline.types import Text
 from studio.page import status
+from studio.page.endpoints import add_endpoints
 from studio.page.events import Handlers
 from studio.page.form import Form, make_engine, make_picture, make_preset, make_settings
 from studio.page.plan import empty_plan, engine_html, lacks_html
 from studio.page.refine_events import make_refine, wire_refine
 from studio.page.services import Services
 from studio.page.text import both, escape, label
+from studio.page.uploads import UploadsOnly
 
 TITLE = "Image-to-Video Studio · 图像转视频"
 CACHE_CHECK_S, CACHE_AGE_S = 3600, 86400
@@ -23,8 +25,9 @@ MAX_PAGES = 400
 # or a restart of the server would lose what the browser kept.
 BROWSER_SECRET = "image-to-video-studio"
 
-# No event is part of a public API. Values come as they are: Gradio's own reading of a picture forgets its rotation and
-# depth and tells a reader's error with the path of the file, and a number out of range is refused in English.
+# No event is part of the public API, which has endpoints of its own. Values come as they are: Gradio's own reading of a
+# picture forgets its rotation and depth and tells a reader's error with the path of the file, and a number out of range
+# is refused in English.
 PRIVATE: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "preprocess": False}
 EVENT: dict[str, Any] = {"concurrency_limit": None, **PRIVATE}
 
@@ -59,11 +62,12 @@ def build(services: Services) -> gr.Blocks:
     """The whole page on `services`."""
     form: Form = {}
     view: dict[str, Any] = {}
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(CACHE_CHECK_S, CACHE_AGE_S)) as page:
+    with UploadsOnly(title=TITLE, analytics_enabled=False, delete_cache=(CACHE_CHECK_S, CACHE_AGE_S)) as page:
         # A gr.State would stay on the server, and the address could not name the job.
         view["shown"] = gr.Textbox(visible=False)
         view["proposal"] = gr.State(None)
         view["planned"] = gr.State(0)
+        # Where earlier versions kept the owner's name: a browser that still has one keeps its history.
         view["client"] = gr.BrowserState(None, storage_key="i2v_client", secret=BROWSER_SECRET)
         view["draft"] = gr.BrowserState(None, storage_key="i2v_draft", secret=BROWSER_SECRET)
         gr.HTML(_header(), elem_id="header", js_on_load="")
@@ -76,6 +80,8 @@ def build(services: Services) -> gr.Blocks:
         view["history"] = gr.HTML("", elem_id="history", js_on_load=_OPEN_JOB)
         # Last of all inputs, where the event's script fills it in.
         view["count"] = gr.Number(visible=False)
+        # Before the page's own events, which would take their names.
+        add_endpoints(services)
         _wire(page, Handlers(services, form, view))
         # Every open page holds one of Gradio's places for events under way.
         page.max_threads = MAX_PAGES
@@ -133,7 +139,6 @@ def _make_result(view: dict[str, Any]) -> None:
 def _wire(page: gr.Blocks, handlers: Handlers) -> None:
     form, view = handlers.form, handlers.view
     fields = set(form.values())
-    kept = {view["client"], view["shown"]}
     refined = [view[name] for name in ("proposal", "refine_panel", "use_refined", "keep_mine", "undo_refine")]
     everything = [*form.values(), view["engine_note"], view["lacks"], *refined]
     followed = [
@@ -172,12 +177,12 @@ def _wire(page: gr.Blocks, handlers: Handlers) -> None:
     wire_refine(handlers.refining, everything, EVENT)
 
     # Jobs
-    then_show(view["generate"].click(handlers.generate, {*fields, *kept, view["proposal"]}, [view["shown"]], **EVENT))
-    then_show(view["again"].click(handlers.again, kept, [view["shown"]], **EVENT))
-    then_show(view["retry"].click(handlers.retry, kept, [view["shown"]], **EVENT))
+    then_show(view["generate"].click(handlers.generate, {*fields, view["proposal"]}, [view["shown"]], **EVENT))
+    then_show(view["again"].click(handlers.again, {view["shown"]}, [view["shown"]], **EVENT))
+    then_show(view["retry"].click(handlers.retry, {view["shown"]}, [view["shown"]], **EVENT))
     then_show(view["history"].open_job(handlers.open_job, None, [view["shown"]], **EVENT))
-    view["cancel"].click(handlers.cancel, kept, None, **EVENT)
-    view["reuse"].click(handlers.reuse, kept, everything, **EVENT)
+    view["cancel"].click(handlers.cancel, {view["shown"]}, None, **EVENT)
+    view["reuse"].click(handlers.reuse, {view["shown"]}, everything, **EVENT)
 
 
 def _header() -> str:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-from gradio.utils import get_upload_folder
 
 from studio.page.form import Values
 from studio.page.refine import Proposal, from_json, to_json
 from studio.page.services import Services
+from studio.page.uploads import own_upload
 
 TEXTS = ("prompt", "negative_prompt", "resolution", "seed")
 NUMBERS = ("frames", "fps", "steps", "guidance")
@@ -39,7 +37,7 @@ def read(kept: Any, services: Services) -> Draft | None:  # noqa: ANN401 - whate
     if not _is_form(values, services):
         return None
     fields = {name: values.get(name) for name in ("engine", "preset", "fit", *TEXTS, *NUMBERS)}
-    return Draft(values={**fields, "image": _own_upload(values.get("image"))}, proposal=from_json(kept.get("proposal")))
+    return Draft(values={**fields, "image": own_upload(values.get("image"))}, proposal=from_json(kept.get("proposal")))
 
 
 def _is_form(values: Mapping[str, Any], services: Services) -> bool:
@@ -50,12 +48,3 @@ def _is_form(values: Mapping[str, Any], services: Services) -> bool:
         and all(isinstance(values.get(name), str | None) for name in TEXTS)
         and all(isinstance(values.get(name), int | float | None) for name in NUMBERS)
     )
-
-
-def _own_upload(path: Any) -> str | None:  # noqa: ANN401
-    """The path of an uploaded picture that is still there; None for any other file of this machine."""
-    if not isinstance(path, str) or "\0" in path:
-        return None
-    resolved = Path(path).resolve()
-    is_own = resolved.is_relative_to(Path(get_upload_folder()).resolve())
-    return str(resolved) if is_own and resolved.is_file() else None

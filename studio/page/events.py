@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -22,6 +23,7 @@ from gradio.components import Component
 from i2v_pipeline.errors import InputError
 from i2v_pipeline.types import EngineSpec, GenerationRequest
 from studio.jobs.store import Job
+from studio.owners import owner_of
 from studio.page import draft, status
 from studio.page.edge import at_edge
 from studio.page.form import Form, engine_updates, preset_values, read_picture, read_values, request_values
@@ -33,7 +35,6 @@ from studio.recipe import SEED_LIMIT
 
 WATCH_EVERY_S = 0.1
 """How often a page looks at a job that is not over; only what changed is sent."""
-CLIENT_BYTES = 16
 
 Data = Mapping[Component, Any]
 Updates = dict[Component, Any]
@@ -58,11 +59,12 @@ class Handlers:
         stream after the last answer, and may lose one that is just then on its way.
         """
         page = request.session_hash or ""
-        opening = await asyncio.to_thread(self._opening, data, request.query_params.get("job"))
+        owner = _owner(request)
+        opening = await asyncio.to_thread(self._opening, data, request.query_params.get("job"), owner)
         self._shown_on[page] = opening[self.view["shown"]]
         try:
             yield opening
-            async for updates in self._follow(page, self.services.user or opening[self.view["client"]]):
+            async for updates in self._follow(page, owner):
                 yield updates
         finally:
             del self._shown_on[page]
@@ -122,29 +124,30 @@ class Handlers:
         settings = {self.form[field]: update for field, update in engine_updates(spec, "standard").items()}
         return {self.form["engine"]: spec.id, **settings, **self._engine_notes(spec)}
 
+    @at_edge
     def generate(self, data: Data, request: gr.Request) -> Updates:
         wanted = request_of(self._values(data), data[self.view["proposal"]], self.services)
-        return self._submit(wanted, data, request)
+        return self._submit(wanted, request)
 
     @at_edge
     def again(self, data: Data, request: gr.Request) -> Updates:
         """The same job with a new seed."""
-        job = self._shown(data)
-        return self._submit(replace(job.request, seed=secrets.randbelow(SEED_LIMIT)), data, request)
+        job = self._shown(data, request)
+        return self._submit(replace(job.request, seed=secrets.randbelow(SEED_LIMIT)), request)
 
     @at_edge
     def retry(self, data: Data, request: gr.Request) -> Updates:
         """The same job once more."""
-        return self._submit(self._shown(data).request, data, request)
+        return self._submit(self._shown(data, request).request, request)
 
     @at_edge
-    def cancel(self, data: Data) -> None:
-        self.services.store.cancel(self._shown(data).id)
+    def cancel(self, data: Data, request: gr.Request) -> None:
+        self.services.store.cancel(self._shown(data, request).id)
 
     @at_edge
-    def reuse(self, data: Data) -> Updates:
+    def reuse(self, data: Data, page: gr.Request) -> Updates:
         """The shown job's settings in the form, its picture and the origin of its prompt included."""
-        request = self._shown(data).request
+        request = self._shown(data, page).request
         proposal = taken_before(request.origin, request.motion)
         values = {**request_values(request), "image": self._cached(request.images[0])}
         return self._form_updates(values, proposal)
@@ -153,13 +156,13 @@ class Handlers:
     def open_job(self, event: gr.EventData, request: gr.Request) -> Updates:
         return self._show(event.job, request)
 
-    def _opening(self, data: Data, asked: str | None) -> Updates:
+    def _opening(self, data: Data, asked: str | None, owner: str) -> Updates:
         """The draft of before, and the job to show: the address's, else one that runs, else the newest."""
         view = self.view
-        client = self._owner(data) or secrets.token_urlsafe(CLIENT_BYTES)
-        jobs = self.services.store.list(self.services.user or client)
+        self._adopt(data[view["client"]], owner)
+        jobs = self.services.store.list(owner)
         newest = ([job for job in jobs if not job.over] or jobs)[:1]
-        updates: Updates = {view["client"]: client, view["shown"]: asked or (newest[0].id if newest else None)}
+        updates: Updates = {view["client"]: None, view["shown"]: asked or (newest[0].id if newest else None)}
         updates |= self.refining.opening()
         kept = draft.read(data[view["draft"]], self.services)
         return updates if kept is None else updates | self._form_updates(kept.values, kept.proposal)
@@ -170,7 +173,7 @@ class Handlers:
         known: tuple[str | None, str | None] | None = None
         while True:
             job_id = self._shown_on[page]
-            job = await asyncio.to_thread(self.services.find_job, job_id)
+            job = await asyncio.to_thread(self.services.find_job, job_id, owner)
             updates = self._job_updates(job, is_missing=job is None and job_id is not None)
             if known != (job_id, job and job.state):
                 known = (job_id, job and job.state)
@@ -184,24 +187,23 @@ class Handlers:
             while (job is None or job.over) and self._shown_on[page] == job_id:
                 await asyncio.sleep(WATCH_EVERY_S)
 
-    def _owner(self, data: Data) -> str | None:
-        if self.services.user is not None:
-            return self.services.user
-        client = data[self.view["client"]]
-        return client if isinstance(client, str) and client else None
+    def _adopt(self, client: object, owner: str) -> None:
+        """Jobs of the name that earlier versions kept in the browser's storage, which only that browser knows."""
+        if isinstance(client, str) and re.fullmatch(r"[A-Za-z0-9_-]{22}", client):
+            self.services.store.adopt(client, owner)
 
     def _values(self, data: Data) -> dict[str, Any]:
         return read_values(self.form, data)
 
-    def _shown(self, data: Data) -> Job:
-        job = self.services.find_job(data[self.view["shown"]])
+    def _shown(self, data: Data, request: gr.Request) -> Job:
+        job = self.services.find_job(data[self.view["shown"]], _owner(request))
         if job is None:
             raise InputError(status.GONE.en, status.GONE.zh)
         return job
 
-    def _submit(self, wanted: GenerationRequest, data: Data, request: gr.Request) -> Updates:
+    def _submit(self, wanted: GenerationRequest, request: gr.Request) -> Updates:
         check_can_run(self.services.engines[wanted.engine], wanted)
-        return self._show(self.services.store.submit(wanted, self._owner(data) or "").id, request)
+        return self._show(self.services.store.submit(wanted, _owner(request)).id, request)
 
     def _show(self, job_id: str, request: gr.Request) -> Updates:
         self._shown_on[request.session_hash or ""] = job_id
@@ -237,3 +239,15 @@ class Handlers:
             view["reuse"]: gr.update(visible=over),
             view["retry"]: gr.update(visible=over and report is None),
         }
+
+
+def _owner(request: gr.Request) -> str:
+    """Who sits before the page. Raises `InputError` for a browser that keeps no cookie."""
+    owner = owner_of(request.headers)
+    if owner is None:
+        raise InputError(
+            "Your browser keeps no cookie of this studio, so it cannot tell which videos are yours. Allow cookies for "
+            "this address and reload.",
+            "浏览器没有保存本工作室的 Cookie，无法识别哪些视频属于你。请允许此地址的 Cookie，然后刷新。",
+        )
+    return owner
