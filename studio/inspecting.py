@@ -1,4 +1,4 @@
-"""The `inspect` command: measures a video file, against a picture and camera tags where they are given. Prints nothing."""
+"""Measures a video file, against a picture and camera tags where they are given. Prints nothing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def inspect_file(video: Path, *, image: Path | None = None, asked: str = "") -> 
 def parse_tags(text: str) -> tuple[CameraTag, ...]:
     """The camera tags in a comma-separated list. Raises `InputError` for any other word."""
     words = [word.strip() for word in text.split(",") if word.strip()]
-    tags = tuple(tag for word in words for tag in CAMERA_TAGS if tag == word)
+    tags: list[CameraTag] = [tag for word in words for tag in CAMERA_TAGS if tag == word]
     unknown = ", ".join(word for word in words if word not in CAMERA_TAGS)
     if unknown:
         allowed = ", ".join(CAMERA_TAGS)
@@ -38,7 +38,7 @@ def parse_tags(text: str) -> tuple[CameraTag, ...]:
             f"--asked {unknown}: camera tags are {allowed}. Choose among these.",
             f"--asked {unknown}：可用的镜头标签有 {allowed}。请从中选择。",
         )
-    return tags
+    return tuple(tags)
 
 
 def inspection_lines(inspection: Inspection) -> tuple[str, ...]:
@@ -48,8 +48,9 @@ def inspection_lines(inspection: Inspection) -> tuple[str, ...]:
         f"{inspection.verdict.en}",
         f"{inspection.verdict.zh}",
         f"{inspection.frames} frames, {inspection.width} × {inspection.height}, {inspection.fps:g} fps",
-        f"camera: {motion.label}; per frame: pan {motion.pan_px:+.2f} px, tilt {motion.tilt_px:+.2f} px, "
-        f"zoom {motion.zoom_percent:+.3f} %, roll {motion.roll_deg:+.3f}°; subject {motion.subject_px:.2f} px",
+        f"camera: {motion.label}",
+        f"per frame: pan {motion.pan_px:+.2f} px, tilt {motion.tilt_px:+.2f} px, zoom {motion.zoom_percent:+.3f} %, "
+        f"roll {motion.roll_deg:+.3f}°, subject {motion.subject_px:.2f} px",
     ]
     lines += [f"{flag.code}: frames {_ranges(flag.frames)}" for flag in inspection.flags]
     if inspection.first_frame is not None:
