@@ -50,7 +50,7 @@ def inspection_lines(inspection: Inspection) -> tuple[str, ...]:
         f"{inspection.frames} frames, {inspection.width} × {inspection.height}, {inspection.fps:g} fps",
         f"camera: {motion.label}",
         f"per frame: pan {motion.pan_px:+.2f} px, tilt {motion.tilt_px:+.2f} px",
-        f"per frame: zoom {motion.zoom_percent:+.3f} %, roll {motion.roll_deg:+.3f}°, subject {motion.subject_px:.2f} px",
+        f"and: zoom {motion.zoom_percent:+.3f} %, roll {motion.roll_deg:+.3f}°, subject {motion.subject_px:.1f} px",
     ]
     lines += [f"{flag.code}: frames {_ranges(flag.frames)}" for flag in inspection.flags]
     if inspection.first_frame is not None:
