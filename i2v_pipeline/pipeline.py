@@ -19,7 +19,7 @@ from i2v_pipeline.advice import training_findings
 from i2v_pipeline.checks import check_request
 from i2v_pipeline.engines import load_engine
 from i2v_pipeline.images import Picture, open_picture, prepare
-from i2v_pipeline.inspection.readback import read_back
+from i2v_pipeline.inspection.judge import inspect_frames, quality_of
 from i2v_pipeline.planning import plan_run
 from i2v_pipeline.planning.machine import this_machine
 from i2v_pipeline.presets import find_engine
@@ -106,7 +106,12 @@ def run(
         # 3. Read back what was really written
         clock(Progress(stage="write", step=request.frames, steps=request.frames, seconds_left=0.0))
         info = probe_video(unfinished)
-        readback = read_back(read_frames(unfinished), prepared.pixels)
+        inspection = inspect_frames(
+            read_frames(unfinished),
+            fps=info.fps,
+            picture=prepared.pixels,
+            asked=request.motion.camera if request.motion.requested else (),
+        )
 
         # 4. Report: inside the video and beside it
         engine_facts = dict(engine.facts())
@@ -126,14 +131,14 @@ def run(
             plan=plan,
             measured=measured,
             output=OutputFacts(
-                width=readback.width,
-                height=readback.height,
-                frames=readback.frames,
+                width=inspection.width,
+                height=inspection.height,
+                frames=inspection.frames,
                 fps=info.fps,
                 codec=info.codec,
                 frames_sha256=written.frames_sha256,
             ),
-            quality=readback.to_quality(info.fps),
+            quality=quality_of(inspection),
             shown_path=outputs.shown_path,
         )
         report = finish_video(

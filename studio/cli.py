@@ -6,7 +6,6 @@ Results go to standard output (with --json exactly one JSON object), everything 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import secrets
@@ -22,8 +21,10 @@ from i2v_pipeline.planning.devices import known_devices
 from i2v_pipeline.presets import find_engine, load_presets
 from i2v_pipeline.types import EngineSpec, Fit, Motion, PresetName, Text
 from studio.doctor import diagnose
+from studio.file_commands import add_inspect, add_rerun, add_strip, check_out
 from studio.models import best_engine, needs_of, state_of
 from studio.plans import Hypothesis, duration, machine_like, machine_now, plan_choice, told
+from studio.printing import pick, print_json
 from studio.recipe import SEED_LIMIT, Choice, compose, motion_of, origin_of, parse_lora, style_of
 
 log = logging.getLogger("studio.cli")
@@ -55,8 +56,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="app.py", description="One picture and one sentence become a video.")
     commands = parser.add_subparsers(dest="command", required=True)
     adders = (
-        _add_serve, _add_generate, _add_rerun, _add_strip, _add_refine, _add_plan, _add_models, _add_doctor,
-    )  # fmt: skip
+        *(_add_serve, _add_generate, _add_refine, _add_plan, _add_models, _add_doctor),
+        *(add_inspect, add_rerun, add_strip),
+    )
     for add in adders:
         add(commands)
     return parser
@@ -135,34 +137,6 @@ def _add_plan(commands: Any) -> None:  # noqa: ANN401
     plan.set_defaults(run=_plan)
 
 
-def _add_rerun(commands: Any) -> None:  # noqa: ANN401
-    rerun = commands.add_parser("rerun", help="make a video again from its report, and compare the frames")
-    rerun.add_argument("original", type=Path, metavar="REPORT.json|VIDEO.mp4")
-    rerun.add_argument("--image", type=Path, help="the picture, where neither the video nor the folder holds it")
-    rerun.add_argument(
-        "--last-image", type=Path, metavar="IMAGE", help="likewise, the picture that the video ends with"
-    )
-    rerun.add_argument("--checkpoint", type=Path, metavar="DIR", help="the local diffusers folder, where one was used")
-    rerun.add_argument(
-        "--lora",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="a LoRA that is not where it was, known by its hash or its name; repeatable",
-    )
-    rerun.add_argument("--out", type=Path, metavar="FILE.mp4", help="the new video; its report goes beside it")
-    rerun.add_argument("--json", action="store_true", help="print the comparison and the new report")
-    rerun.set_defaults(run=_rerun)
-
-
-def _add_strip(commands: Any) -> None:  # noqa: ANN401
-    strip = commands.add_parser("strip", help="copy a video without its report, pictures and tags")
-    strip.add_argument("video", type=Path)
-    strip.add_argument("--out", type=Path, required=True, metavar="FILE.mp4")
-    strip.set_defaults(run=_strip)
-
-
 def _add_models(commands: Any) -> None:  # noqa: ANN401
     models = commands.add_parser("models", help="the engines and what they take")
     actions = models.add_subparsers(dest="action", required=True)
@@ -213,7 +187,7 @@ def _generate(arguments: argparse.Namespace) -> None:
     # 1. What will be made: refused before anybody waits for a refiner
     spec = _engine_called(arguments.engine)
     _refuse_what_the_engine_lacks(spec, arguments)
-    _check_out(arguments.out)
+    check_out(arguments.out)
     picture = open_picture(arguments.image)
     choice = Choice(
         preset=arguments.preset,
@@ -264,49 +238,9 @@ def _generate(arguments: argparse.Namespace) -> None:
     for finding in report["findings"]:
         _say(Text(finding["message"], finding["message_zh"]))
     if arguments.json:
-        _print_json(report)
+        print_json(report)
     else:
         print(outputs.video)
-
-
-def _rerun(arguments: argparse.Namespace) -> None:
-    from i2v_pipeline.rerun import Given, as_json, describe, find_original, rerun
-    from studio.foreground import outputs_at, running
-
-    _check_out(arguments.out)
-    original = find_original(arguments.original)
-    given = Given(
-        image=arguments.image,
-        last_image=arguments.last_image,
-        checkpoint=arguments.checkpoint,
-        loras=tuple(arguments.lora),
-    )
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    outputs = outputs_at(arguments.out or Path("outputs") / f"{stamp}-rerun-{arguments.original.stem}.mp4")
-    with running() as (engines, bar):
-        result = rerun(original, given, engines, outputs, bar, job_id=f"{stamp}-rerun")
-    if arguments.json:
-        _print_json(as_json(result))
-        return
-    for line in describe(result):
-        print(_pick(line))
-    print(outputs.video)
-
-
-def _strip(arguments: argparse.Namespace) -> None:
-    from i2v_pipeline.video import strip_video
-
-    _check_out(arguments.out)
-    strip_video(arguments.video, arguments.out)
-    print(arguments.out)
-
-
-def _check_out(out: Path | None) -> None:
-    if out and out.suffix.lower() != ".mp4":
-        raise InputError(
-            f"--out {out.name}: the video is an MP4. Give a name that ends in .mp4.",
-            f"--out {out.name}：视频格式为 MP4。请使用以 .mp4 结尾的文件名。",
-        )
 
 
 def _refuse_what_the_engine_lacks(spec: EngineSpec, arguments: argparse.Namespace) -> None:
@@ -337,7 +271,7 @@ def _refine(arguments: argparse.Namespace) -> None:
         arguments.prompt, style=style_of(spec), settings=load_settings(), mode=arguments.mode, picture=picture
     )
     if arguments.json:
-        _print_json(result.to_dict())
+        print_json(result.to_dict())
         return
     print(result.refined_prompt)
     _say(Text(f"Camera: {', '.join(result.camera_motion) or 'not asked for'}; speed: {result.speed}",
@@ -355,10 +289,10 @@ def _plan(arguments: argparse.Namespace) -> None:
     )
     answer = plan_choice(spec, choice, machine)
     if arguments.json:
-        _print_json(answer)
+        print_json(answer)
         return
     for line in told(answer):
-        print(_pick(line))
+        print(pick(line))
 
 
 def _engine_called(engine_id: str) -> EngineSpec:
@@ -368,8 +302,8 @@ def _engine_called(engine_id: str) -> EngineSpec:
 
 def _models_list(_: argparse.Namespace) -> None:
     for spec in load_presets().values():
-        print(f"{spec.id}\t{_pick(spec.title)}")
-        for line in (_pick(state_of(spec)), _pick(needs_of(spec)), _pick(spec.description), spec.licence):
+        print(f"{spec.id}\t{pick(spec.title)}")
+        for line in (pick(state_of(spec)), pick(needs_of(spec)), pick(spec.description), spec.licence):
             print(f"\t{line}")
 
 
@@ -402,7 +336,7 @@ def _doctor(arguments: argparse.Namespace) -> None:
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     diagnosis = diagnose(connect=not arguments.no_connect)
     if arguments.json:
-        _print_json(diagnosis)
+        print_json(diagnosis)
         return
     for part in diagnosis["ready"]:
         print(f"ready    {part['name']}: {part['detail']}")
@@ -417,25 +351,15 @@ def _doctor(arguments: argparse.Namespace) -> None:
     print(f"refiner  {refiner['provider'] or 'offline rules'} {refiner['model'] or ''}".rstrip())
     found = refiner["connection"] or refiner["problem"]
     if found:
-        print(f"         {_pick(Text(found['en'], found['zh']))}")
+        print(f"         {pick(Text(found['en'], found['zh']))}")
 
 
 def _tell(text: Text, exit_code: int, *, as_json: bool) -> int:
     _say(text)
     if as_json:
-        _print_json({"error": {"message": text.en, "message_zh": text.zh, "exit_code": exit_code}})
+        print_json({"error": {"message": text.en, "message_zh": text.zh, "exit_code": exit_code}})
     return exit_code
 
 
 def _say(text: Text) -> None:
-    print(_pick(text), file=sys.stderr)
-
-
-def _pick(text: Text) -> str:
-    """The sentence in the language of the terminal."""
-    language = os.environ.get("LC_ALL") or os.environ.get("LC_MESSAGES") or os.environ.get("LANG") or ""
-    return text.zh if language.lower().startswith("zh") else text.en
-
-
-def _print_json(value: Any) -> None:  # noqa: ANN401 - any JSON value
-    print(json.dumps(value, ensure_ascii=False, indent=2))
+    print(pick(text), file=sys.stderr)

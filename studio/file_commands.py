@@ -1,0 +1,104 @@
+"""The commands on finished videos and their reports: `inspect`, `rerun`, `strip`. Does no work of its own."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from i2v_pipeline.errors import InputError
+from studio.printing import pick, print_json
+
+
+def add_inspect(commands: Any) -> None:  # noqa: ANN401 - argparse does not export the type of its sub-parsers
+    """`inspect VIDEO`: what the video is really like."""
+    inspect = commands.add_parser("inspect", help="measure a video: its movement, its defects, its first frame")
+    inspect.add_argument("video", type=Path)
+    inspect.add_argument("--image", type=Path, help="the picture that the video should begin with")
+    inspect.add_argument("--asked", default="", metavar="TAG,TAG", help="camera tags that the video should show")
+    inspect.add_argument("--json", action="store_true")
+    inspect.set_defaults(run=_inspect)
+
+
+def add_rerun(commands: Any) -> None:  # noqa: ANN401
+    """`rerun REPORT|VIDEO`: the video made again and compared."""
+    rerun = commands.add_parser("rerun", help="make a video again from its report, and compare the frames")
+    rerun.add_argument("original", type=Path, metavar="REPORT.json|VIDEO.mp4")
+    rerun.add_argument("--image", type=Path, help="the picture, where neither the video nor the folder holds it")
+    rerun.add_argument(
+        "--last-image", type=Path, metavar="IMAGE", help="likewise, the picture that the video ends with"
+    )
+    rerun.add_argument("--checkpoint", type=Path, metavar="DIR", help="the local diffusers folder, where one was used")
+    rerun.add_argument(
+        "--lora",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a LoRA that is not where it was, known by its hash or its name; repeatable",
+    )
+    rerun.add_argument("--out", type=Path, metavar="FILE.mp4", help="the new video; its report goes beside it")
+    rerun.add_argument("--json", action="store_true", help="print the comparison and the new report")
+    rerun.set_defaults(run=_rerun)
+
+
+def add_strip(commands: Any) -> None:  # noqa: ANN401
+    """`strip VIDEO`: a copy that tells nothing."""
+    strip = commands.add_parser("strip", help="copy a video without its report, pictures and tags")
+    strip.add_argument("video", type=Path)
+    strip.add_argument("--out", type=Path, required=True, metavar="FILE.mp4")
+    strip.set_defaults(run=_strip)
+
+
+def check_out(out: Path | None) -> None:
+    """Raises `InputError` for a name that no MP4 has."""
+    if out and out.suffix.lower() != ".mp4":
+        raise InputError(
+            f"--out {out.name}: the video is an MP4. Give a name that ends in .mp4.",
+            f"--out {out.name}：视频格式为 MP4。请使用以 .mp4 结尾的文件名。",
+        )
+
+
+def _inspect(arguments: argparse.Namespace) -> None:
+    from i2v_pipeline.inspection.judge import quality_of
+    from studio.inspecting import inspect_file, inspection_lines
+
+    inspection = inspect_file(arguments.video, image=arguments.image, asked=arguments.asked)
+    if arguments.json:
+        print_json(quality_of(inspection))
+        return
+    for line in inspection_lines(inspection):
+        print(line)
+
+
+def _rerun(arguments: argparse.Namespace) -> None:
+    from i2v_pipeline.rerun import Given, as_json, describe, find_original, rerun
+    from studio.foreground import outputs_at, running
+
+    check_out(arguments.out)
+    original = find_original(arguments.original)
+    given = Given(
+        image=arguments.image,
+        last_image=arguments.last_image,
+        checkpoint=arguments.checkpoint,
+        loras=tuple(arguments.lora),
+    )
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    outputs = outputs_at(arguments.out or Path("outputs") / f"{stamp}-rerun-{arguments.original.stem}.mp4")
+    with running() as (engines, bar):
+        result = rerun(original, given, engines, outputs, bar, job_id=f"{stamp}-rerun")
+    if arguments.json:
+        print_json(as_json(result))
+        return
+    for line in describe(result):
+        print(pick(line))
+    print(outputs.video)
+
+
+def _strip(arguments: argparse.Namespace) -> None:
+    from i2v_pipeline.video import strip_video
+
+    check_out(arguments.out)
+    strip_video(arguments.video, arguments.out)
+    print(arguments.out)
