@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from i2v_pipeline.advice import training_findings
-from i2v_pipeline.checks import check_request
 from i2v_pipeline.errors import InputError, StudioError
 from i2v_pipeline.hub import check_model
 from i2v_pipeline.images import describe_fit
 from i2v_pipeline.planning import plan_run
 from i2v_pipeline.types import EngineSpec, GenerationRequest, Motion, Text
-from studio.page.form import Values, read_choice, read_picture
-from studio.page.refine import Proposal, motion_for, origin_for
-from studio.page.services import PictureFacts, Services, picture_facts
+from studio.page.form import Values
+from studio.page.refine import Proposal, motion_for
+from studio.page.series import Series, count_words, requests_of
+from studio.page.services import Services, picture_facts
 from studio.page.text import both, duration
 from studio.page.words import motion_words
-from studio.recipe import compose
 
 NO_PICTURE = Text(
     "Choose a picture and its size and crop stand here, before anything is made.",
@@ -22,43 +23,27 @@ NO_PICTURE = Text(
 )
 
 
-def request_of(values: Values, proposal: Proposal | None, services: Services) -> GenerationRequest:
-    """The complete, checked request that the form stands for. Raises `InputError`."""
-    spec = services.engines[values["engine"]]
-    prompt = values["prompt"] or ""
-    image = read_picture(values)
-    facts = picture_facts(image)
-    request = compose(
-        spec,
-        read_choice(spec, values),
-        image=image,
-        image_size=(facts.width, facts.height),
-        prompt=prompt,
-        origin=origin_for(prompt, proposal),
-        motion=motion_for(prompt, proposal, spec, services),
-    )
-    check_request(spec, request)
-    return request
-
-
-def plan_html(values: Values, proposal: Proposal | None, services: Services) -> str:
+def plan_html(values: Values, proposal: Proposal | None, services: Services, series: Series) -> str:
     """The card above Generate: size, length, crop, camera; or the sentence that says what is not possible."""
     spec = services.engines[values["engine"]]
-    if not values["image"]:
+    if series.pictures_in_all == 0:
         prompt = values["prompt"] or ""
         motion = motion_for(prompt, proposal, spec, services)
         return _card([f'<p class="quiet">{both(NO_PICTURE)}</p>', _motion(motion) if prompt.strip() else ""])
     try:
-        request = request_of(values, proposal, services)
+        requests = requests_of(values, proposal, series, services)
     except InputError as error:
         return f'<div class="plan problem"><p>{both(error.text)}</p></div>'
+    request = requests[0]
+    told = dict.fromkeys(finding.message for each in requests for finding in training_findings(spec, each))
     return _card(
         [
-            f'<p class="plan-numbers">{both(numbers_of(request))}</p>',
-            f'<p class="plan-fit">{both(_fit_of(request, picture_facts(request.images[0])))}</p>',
-            _motion(request.motion),
-            f'<p class="plan-cost quiet">{both(_cost_of(spec, request))}</p>',
-            *(f'<p class="warn">{both(finding.message)}</p>' for finding in training_findings(spec, request)),
+            f'<p class="plan-count">{both(count_words(series))}</p>' if series.videos > 1 else "",
+            *dict.fromkeys(f'<p class="plan-numbers">{both(numbers_of(each))}</p>' for each in requests),
+            *dict.fromkeys(f'<p class="plan-fit">{both(_fit_of(each))}</p>' for each in requests),
+            *dict.fromkeys(_motion(each.motion) for each in requests),
+            f'<p class="plan-cost quiet">{both(_cost_of(spec, requests))}</p>',
+            *(f'<p class="warn">{both(message)}</p>' for message in told),
             _obstacle(spec, request),
         ]
     )
@@ -127,17 +112,19 @@ def _motion(motion: Motion) -> str:
     return f'<p class="chips">{both(Text("Camera:", "镜头："))} {words}</p>'
 
 
-def _fit_of(request: GenerationRequest, facts: PictureFacts) -> Text:
+def _fit_of(request: GenerationRequest) -> Text:
+    facts = picture_facts(request.images[0])
     return describe_fit(request.fit, request.width, request.height, facts.width, facts.height)
 
 
-def _cost_of(spec: EngineSpec, request: GenerationRequest) -> Text:
-    plan = plan_run(spec, request)
-    if plan.seconds is None:
-        need = max(plan.peak_vram_gib, plan.peak_ram_gib)
+def _cost_of(spec: EngineSpec, requests: Sequence[GenerationRequest]) -> Text:
+    plans = [plan_run(spec, request) for request in requests]
+    seconds = [plan.seconds for plan in plans if plan.seconds is not None]
+    if len(seconds) < len(plans):
+        need = max(max(plan.peak_vram_gib, plan.peak_ram_gib) for plan in plans)
         return Text(
             f"Needs about {need:.0f} GiB; its time is not known yet.",
             f"约需 {need:.0f} GiB；所需时间未知。",
         )
-    seconds = duration(plan.seconds)
-    return Text(f"Takes about {seconds.en} on this machine.", f"在这台机器上约需 {seconds.zh}。")
+    took = duration(sum(seconds))
+    return Text(f"Takes about {took.en} on this machine.", f"在这台机器上约需 {took.zh}。")
