@@ -1,110 +1,64 @@
 """The jobs on disk: one SQLite file and one folder a job. Knows no page, no engine and no process.
 
-Every method opens its own short transaction, so any thread and any process may use a `JobStore` at any time.
+Every method opens its own short transaction, so any thread and any process may use a `JobStore` at any time. All of
+them raise `DataError` where the data folder or its job list cannot be used, and `KeyError` for a job that is not there.
 """
 
 from __future__ import annotations
 
-import json
+import builtins
 import secrets
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
 
-from pydantic import TypeAdapter
+from i2v_pipeline.types import GenerationRequest, Text
+from studio.jobs import folders, leases
+from studio.jobs.database import Database, told
+from studio.jobs.rows import PROGRESS, REQUEST, jobs_of
+from studio.jobs.types import (
+    FIRST_FRAME_NAME,
+    FOLDER_GONE,
+    MAX_WAITING,
+    OVER,
+    POSTER_NAME,
+    PREVIEW_NAME,
+    REPORT_NAME,
+    VIDEO_NAME,
+    Job,
+    JobError,
+    JobProgress,
+    JobState,
+    Lease,
+    QueueFull,
+    Wish,
+)
 
-from i2v_pipeline.types import GenerationRequest, StageName, Text
+__all__ = [
+    "FIRST_FRAME_NAME",
+    "OVER",
+    "POSTER_NAME",
+    "PREVIEW_NAME",
+    "REPORT_NAME",
+    "VIDEO_NAME",
+    "Job",
+    "JobProgress",
+    "JobState",
+    "JobStore",
+]
 
-JobState = Literal["queued", "running", "done", "failed", "cancelled", "interrupted"]
-OVER: frozenset[JobState] = frozenset({"done", "failed", "cancelled", "interrupted"})
-
-VIDEO_NAME = "video.mp4"
-REPORT_NAME = "report.json"
-POSTER_NAME = "poster.jpg"
-PREVIEW_NAME = "preview.jpg"
-FIRST_FRAME_NAME = "first_frame.png"
-
-_REQUEST = TypeAdapter(GenerationRequest)
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS jobs (
-    id TEXT PRIMARY KEY,
-    owner TEXT NOT NULL,
-    state TEXT NOT NULL,
-    request TEXT NOT NULL,
-    created REAL NOT NULL,
-    started REAL,
-    finished REAL,
-    worker INTEGER,
-    cancel INTEGER NOT NULL DEFAULT 0,
-    progress TEXT,
-    message TEXT,
-    version INTEGER NOT NULL DEFAULT 0
-);
-CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, created);
-CREATE INDEX IF NOT EXISTS jobs_by_owner ON jobs (owner, created);
-"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobProgress:
-    """Where a running job stands; `previews` counts the previews written so far to `preview.jpg`."""
-
-    stage: StageName
-    step: int
-    steps: int
-    seconds_left: float | None = None
-    previews: int = 0
-
-
-_PROGRESS = TypeAdapter(JobProgress)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One row. Times are seconds since 1970; `version` grows with every change, so a watcher sees each one.
-
-    `message` says, once the job is over, why it failed or was interrupted; None for done and cancelled jobs.
-    `ahead` is the number of jobs that will run before this one; 0 unless it is queued.
-    """
-
-    id: str
-    owner: str
-    state: JobState
-    request: GenerationRequest
-    folder: Path
-    created: float
-    started: float | None
-    finished: float | None
-    cancel_asked: bool
-    progress: JobProgress | None
-    message: Text | None
-    version: int
-    ahead: int = 0
-
-    @property
-    def over(self) -> bool:
-        return self.state in OVER
-
-    @property
-    def video_path(self) -> Path:
-        return self.folder / VIDEO_NAME
-
-    @property
-    def report_path(self) -> Path:
-        return self.folder / REPORT_NAME
-
-    @property
-    def poster_path(self) -> Path:
-        return self.folder / POSTER_NAME
-
-    @property
-    def preview_path(self) -> Path:
-        return self.folder / PREVIEW_NAME
+_NOT_WAITING = Text(
+    "This job is no longer waiting: only a waiting job can be moved or edited. Cancel it, or make a new one.",
+    "该任务已不在排队：只有排队中的任务可以移动或编辑。请取消它，或新建一个任务。",
+)
+_NOT_POSSIBLE = Text(
+    "The job's state has changed meanwhile, so this can no longer be done. Look at what it says now.",
+    "任务状态已发生变化，无法再执行此操作。请查看其当前状态。",
+)
+ORPHAN_AFTER_S = 3600.0
+"""A folder without a row is one that a crash left while a job was being submitted, once it is as old as this."""
 
 
 class JobStore:
@@ -113,116 +67,290 @@ class JobStore:
     def __init__(self, data: Path) -> None:
         self.data = data.resolve()
         self.jobs_folder = self.data / "jobs"
-        self.jobs_folder.mkdir(parents=True, exist_ok=True)
-        with self._transaction() as db:
-            db.executescript(_SCHEMA)
+        with told():
+            self.jobs_folder.mkdir(parents=True, exist_ok=True)
+        self._database = Database(self.data)
+        self._database.open()
+
+    # --- what people do with jobs -------------------------------------------------------------------------------------
 
     def submit(self, request: GenerationRequest, owner: str) -> Job:
         """Copies the request's pictures into a new job folder and queues the job. The pictures may go away after."""
-        job_id = time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(4)
-        folder = self.jobs_folder / job_id
-        folder.mkdir()
+        return self.submit_many([request], owner)[0]
+
+    def submit_many(self, requests: Sequence[GenerationRequest], owner: str) -> builtins.list[Job]:
+        """Queues a job for each request, in their order: all or none. Raises `QueueFull` when they are too many."""
+        ids = [time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(4) for _ in requests]
         try:
-            kept = []
-            for index, image in enumerate(request.images):
-                name = f"input{index or ''}{image.suffix.lower()}"
-                shutil.copyfile(image, folder / name)
-                kept.append(Path(name))
-            last = request.last_image
-            if last is not None:
-                shutil.copyfile(last, folder / f"input-last{last.suffix.lower()}")
-                last = Path(f"input-last{last.suffix.lower()}")
-            recipe = _REQUEST.dump_json(replace(request, images=tuple(kept), last_image=last)).decode()
-            with self._transaction() as db:
-                db.execute(
-                    "INSERT INTO jobs (id, owner, state, request, created) VALUES (?, ?, 'queued', ?, ?)",
-                    (job_id, owner, recipe, time.time()),
-                )
+            with told():
+                kept = [self._keep(request, job_id) for request, job_id in zip(requests, ids, strict=True)]
+                folders.sync_folder(self.jobs_folder)
+            with self._database.write() as db:
+                _check_room(db, owner, len(ids))
+                for job_id, request in zip(ids, kept, strict=True):
+                    db.execute(
+                        "INSERT INTO jobs (id, owner, state, request, created, place) VALUES (?, ?, 'queued', ?, ?,"
+                        " (SELECT coalesce(max(place), 0) + 1 FROM jobs))",
+                        (job_id, owner, REQUEST.dump_json(request).decode(), time.time()),
+                    )
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            for job_id in ids:
+                shutil.rmtree(self.jobs_folder / job_id, ignore_errors=True)
             raise
-        return self._existing(job_id)
+        return [self._existing(job_id) for job_id in ids]
 
     def get(self, job_id: str) -> Job | None:
-        with self._transaction() as db:
+        with self._database.read() as db:
             row = db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
-            return self._job(row, db) if row else None
+            return jobs_of([row], db, self.jobs_folder)[0] if row else None
 
-    def list(self, owner: str, *, limit: int = 60) -> list[Job]:
-        """The owner's jobs, newest first."""
-        with self._transaction() as db:
+    def list(
+        self,
+        owner: str,
+        *,
+        limit: int = 60,
+        offset: int = 0,
+        search: str = "",
+        engine: str | None = None,
+        favourites: bool = False,
+    ) -> builtins.list[Job]:
+        """The owner's jobs that are not deleted, newest first.
+
+        `search` is a part of the typed, the refined or the sent prompt; upper and lower case are the same to it.
+        """
+        where, values = ["owner = ?", "deleted IS NULL"], [owner]
+        if search:
+            fields = ("$.prompt", "$.origin.typed", "$.origin.refined")
+            found = " OR ".join(f"instr(casefold(json_extract(request, '{field}')), ?)" for field in fields)
+            where.append(f"({found})")
+            values += [search.casefold()] * len(fields)
+        if engine is not None:
+            where.append("json_extract(request, '$.engine') = ?")
+            values.append(engine)
+        if favourites:
+            where.append("favourite = 1")
+        with self._database.read() as db:
             rows = db.execute(
-                "SELECT * FROM jobs WHERE owner = ? ORDER BY created DESC, id DESC LIMIT ?", (owner, limit)
+                f"SELECT * FROM jobs WHERE {' AND '.join(where)} ORDER BY created DESC, id DESC LIMIT ? OFFSET ?",
+                (*values, limit, offset),
             ).fetchall()
-            return [self._job(row, db) for row in rows]
+            return jobs_of(rows, db, self.jobs_folder)
 
     def cancel(self, job_id: str) -> Job:
         """A queued job is cancelled at once; a running one between its next two steps; any other stays as it is."""
-        with self._transaction() as db:
-            db.execute(
-                "UPDATE jobs SET state = 'cancelled', finished = ?, version = version + 1"
-                " WHERE id = ? AND state = 'queued'",
-                (time.time(), job_id),
-            )
-            db.execute(
-                "UPDATE jobs SET cancel = 1, version = version + 1 WHERE id = ? AND state = 'running'", (job_id,)
-            )
+        with self._database.write() as db:
+            _cancel(db, job_id)
+        job = self._existing(job_id)
+        if job.state == "cancelled":
+            folders.keep_only(job.folder, folders.names_of_inputs(job.request))
+        return job
+
+    def move_up(self, job_id: str) -> Job:
+        """Lets a waiting job run before the one that its owner has before it; the first one stays where it is."""
+        return self._move(job_id, "place < ? ORDER BY place DESC")
+
+    def move_down(self, job_id: str) -> Job:
+        """Lets a waiting job run after the one that its owner has after it; the last one stays where it is."""
+        return self._move(job_id, "place > ? ORDER BY place")
+
+    def hold(self, job_id: str) -> Job:
+        """Keeps a waiting job from being taken; a running one goes back into the queue after its step and waits there.
+
+        Raises `JobError` for a job that is over.
+        """
+        return self._change(job_id, "held = 1", "state IN ('queued', 'running')")
+
+    def release(self, job_id: str) -> Job:
+        """Undoes `hold`. Raises `JobError` for a job that is over."""
+        return self._change(job_id, "held = 0", "state IN ('queued', 'running')")
+
+    def edit(self, job_id: str, request: GenerationRequest) -> Job:
+        """Gives a waiting job another recipe; what an earlier run had computed for it is dropped.
+
+        Its pictures may be the job's own or others, which are copied. Raises `JobError` once the job has been taken.
+        """
+        folder = self._existing(job_id).folder
+        if not folder.is_dir():
+            raise JobError(*FOLDER_GONE)
+        mark = f"-{secrets.token_hex(4)}"
+        kept = request
+        try:
+            with told():
+                kept = folders.keep_inputs(request, folder, mark=mark)
+            with self._database.write() as db:
+                changed = db.execute(
+                    "UPDATE jobs SET request = ?, started = NULL, message = NULL, progress = NULL, attempts = 0,"
+                    " saved_step = 0, version = version + 1 WHERE id = ? AND state = 'queued'",
+                    (REQUEST.dump_json(kept).decode(), job_id),
+                )
+                if not changed.rowcount:
+                    raise _refusal(db, job_id, _NOT_WAITING)
+                folders.keep_only(folder, folders.names_of_inputs(kept))
+        except BaseException:
+            for path in folder.glob(f"input{mark}*"):
+                path.unlink(missing_ok=True)
+            raise
         return self._existing(job_id)
 
-    def is_cancel_asked(self, job_id: str) -> bool:
-        with self._transaction() as db:
-            row = db.execute("SELECT cancel FROM jobs WHERE id = ?", (job_id,)).fetchone()
-            return bool(row and row["cancel"])
+    def requeue(self, job_id: str) -> Job:
+        """Puts a job that failed or was cancelled at the end of its owner's queue.
+
+        A failed one goes on from what was saved of it, where something was.
+        Raises `JobError` for a job in any other state, and `QueueFull`.
+        """
+        job = self._existing(job_id)
+        with self._database.write() as db:
+            _check_room(db, job.owner, 1)
+            return self._change_in(
+                db,
+                job_id,
+                "state = 'queued', started = NULL, finished = NULL, cancel = 0, held = 0, attempts = 0, message = NULL,"
+                " progress = NULL, place = (SELECT max(place) + 1 FROM jobs)",
+                "state IN ('failed', 'cancelled', 'interrupted')",
+            )
+
+    def set_favourite(self, job_id: str, favourite: bool) -> Job:
+        return self._change(job_id, f"favourite = {int(favourite)}")
+
+    def delete(self, job_id: str) -> Job:
+        """Takes the job out of every list and out of the queue; a running one is cancelled. `restore` undoes it."""
+        with self._database.write() as db:
+            db.execute("UPDATE jobs SET cancel = 1 WHERE id = ? AND state = 'running'", (job_id,))
+            return self._change_in(db, job_id, f"deleted = {time.time()!r}")
+
+    def restore(self, job_id: str) -> Job:
+        """Undoes `delete`: a job that was waiting waits again at its place."""
+        return self._change(job_id, "deleted = NULL")
+
+    def purge(self, deleted_before: float) -> int:
+        """Removes for good the jobs that were deleted before that time, and folders that belong to no job.
+
+        Returns how many bytes that freed.
+        """
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT id FROM jobs WHERE deleted < ? AND state != 'running'", (deleted_before,)
+            ).fetchall()
+            known = {row["id"] for row in db.execute("SELECT id FROM jobs")}
+        gone = [row["id"] for row in rows]
+        for folder in self.jobs_folder.iterdir():
+            if folder.name not in known and folder.stat().st_mtime < time.time() - ORPHAN_AFTER_S:
+                gone.append(folder.name)
+        freed = 0
+        for job_id in gone:
+            folder = self.jobs_folder / job_id
+            freed += folders.bytes_of(folder)
+            with told():
+                shutil.rmtree(folder, ignore_errors=not folder.exists())
+            with self._database.write() as db:
+                db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
+        return freed
+
+    # --- what workers and supervisors do ------------------------------------------------------------------------------
 
     def claim(self, worker: int) -> Job | None:
-        """Takes the oldest queued job for the process `worker`; no two workers ever get the same one."""
-        with self._transaction() as db:
-            row = db.execute(
-                "UPDATE jobs SET state = 'running', worker = ?, started = ?, version = version + 1 WHERE id ="
-                " (SELECT id FROM jobs WHERE state = 'queued' ORDER BY created, id LIMIT 1) RETURNING *",
-                (worker, time.time()),
-            ).fetchone()
-            return self._job(row, db) if row else None
+        """Takes the next job for the process `worker`; no two workers ever get the same one."""
+        with self._database.write() as db:
+            row = leases.claim(db, worker)
+            return jobs_of([row], db, self.jobs_folder)[0] if row else None
 
-    def set_progress(self, job_id: str, progress: JobProgress) -> None:
-        self._update_running(job_id, progress=_PROGRESS.dump_json(progress).decode())
+    def lease_of(self, job_id: str) -> Lease | None:
+        """The lease on a running job, None for any other."""
+        return next((lease for lease in self.leases() if lease.job_id == job_id), None)
 
-    def finish(self, job_id: str, state: JobState, message: Text | None = None) -> bool:
-        """Ends a running job; False when it was over already.
-
-        Everything that belongs to a done job must stand in its folder before this call.
-        """
-        return self._update_running(
-            job_id,
-            state=state,
-            finished=time.time(),
-            worker=None,
-            message=None if message is None else json.dumps(message._asdict(), ensure_ascii=False),
-        )
-
-    def interrupt(self, job_id: str, message: Text) -> None:
-        """Ends a running job whose worker is gone and removes what was half-made of it; its pictures stay."""
-        if not self.finish(job_id, "interrupted", message):
-            return
-        folder = self.jobs_folder / job_id
-        for path in folder.iterdir() if folder.is_dir() else ():
-            if not path.name.startswith("input"):
-                path.unlink(missing_ok=True)
+    def leases(self) -> builtins.list[Lease]:
+        """The leases on all running jobs."""
+        with self._database.read() as db:
+            return leases.held(db)
 
     def running_jobs(self) -> dict[str, int]:
         """Process numbers of the workers by the id of the job each is running."""
-        with self._transaction() as db:
-            rows = db.execute("SELECT id, worker FROM jobs WHERE state = 'running'").fetchall()
-            return {row["id"]: row["worker"] for row in rows}
+        return {lease.job_id: lease.worker for lease in self.leases()}
 
-    def _update_running(self, job_id: str, **values: Any) -> bool:  # noqa: ANN401 - SQLite's own value types
-        columns = ", ".join(f"{name} = ?" for name in values)
-        with self._transaction() as db:
-            changed = db.execute(
-                f"UPDATE jobs SET {columns}, version = version + 1 WHERE id = ? AND state = 'running'",
-                (*values.values(), job_id),
-            )
-            return changed.rowcount == 1
+    def renew(self, lease: Lease) -> bool:
+        """A sign of life of the worker that holds `lease`; False when the job is no longer its own."""
+        with self._database.write(durable=False) as db:
+            return leases.renew(db, lease)
+
+    def wish_for(self, lease: Lease) -> Wish:
+        """What the worker that holds `lease` shall do with its job."""
+        with self._database.read() as db:
+            return leases.wish_for(db, lease)
+
+    def set_progress(self, job_id: str, progress: JobProgress, lease: Lease | None = None) -> None:
+        """Notes where a running job stands; nothing happens where `lease` is given and no longer holds."""
+        with self._database.write(durable=False) as db:
+            leases.update(db, job_id, lease, progress=PROGRESS.dump_json(progress).decode())
+
+    def finish(self, job_id: str, state: JobState, message: Text | None = None, lease: Lease | None = None) -> bool:
+        """Ends a running job; False when it was over already, or where `lease` is given and no longer holds.
+
+        Everything that belongs to a done job must stand in its folder before this call.
+        """
+        with self._database.write() as db:
+            return leases.finish(db, job_id, state, message, lease)
+
+    def deliver(self, lease: Lease, made: Path) -> bool:
+        """Moves the files in the folder `made` into the job's and ends it as done, both or neither.
+
+        False when the lease no longer holds; nothing is moved then.
+        """
+        with told(), self._database.write() as db:
+            # While this transaction stands nobody else can take the job, so nobody else writes into its folder.
+            if not leases.finish(db, lease.job_id, "done", None, lease):
+                return False
+            folders.take_results(made, self.jobs_folder / lease.job_id)
+            return True
+
+    def put_back(self, lease: Lease, message: Text, *, died: bool) -> bool:
+        """Puts a running job back into the queue, where it comes first; False when the lease no longer holds.
+
+        `died` counts an attempt: the third one that got no further than the one before ends the job as failed. A job
+        that was to be cancelled ends as cancelled.
+        """
+        with self._database.write() as db:
+            row = leases.put_back(db, lease, message, died=died)
+            if row is not None:
+                job = jobs_of([row], db, self.jobs_folder)[0]
+                kept = folders.names_of_inputs(job.request)
+                folders.keep_only(job.folder, kept if job.state == "cancelled" else kept | {folders.STATE_NAME})
+        return row is not None
+
+    # --- shared -------------------------------------------------------------------------------------------------------
+
+    def _keep(self, request: GenerationRequest, job_id: str) -> GenerationRequest:
+        folder = self.jobs_folder / job_id
+        folder.mkdir()
+        return folders.keep_inputs(request, folder)
+
+    def _move(self, job_id: str, beyond: str) -> Job:
+        with self._database.write() as db:
+            moved = db.execute(
+                "SELECT owner, place FROM jobs WHERE id = ? AND state = 'queued' AND deleted IS NULL", (job_id,)
+            ).fetchone()
+            if moved is None:
+                raise _refusal(db, job_id, _NOT_WAITING)
+            other = db.execute(
+                "SELECT id, place FROM jobs WHERE owner = ? AND state = 'queued' AND deleted IS NULL"
+                f" AND {beyond} LIMIT 1",
+                tuple(moved),
+            ).fetchone()
+            if other is not None:
+                for target, place in ((job_id, other["place"]), (other["id"], moved["place"])):
+                    db.execute("UPDATE jobs SET place = ?, version = version + 1 WHERE id = ?", (place, target))
+        return self._existing(job_id)
+
+    def _change(self, job_id: str, changes: str, condition: str = "true") -> Job:
+        with self._database.write() as db:
+            return self._change_in(db, job_id, changes, condition)
+
+    def _change_in(self, db: sqlite3.Connection, job_id: str, changes: str, condition: str = "true") -> Job:
+        row = db.execute(
+            f"UPDATE jobs SET {changes}, version = version + 1 WHERE id = ? AND {condition} RETURNING *", (job_id,)
+        ).fetchone()
+        if row is None:
+            raise _refusal(db, job_id, _NOT_POSSIBLE)
+        return jobs_of([row], db, self.jobs_folder)[0]
 
     def _existing(self, job_id: str) -> Job:
         job = self.get(job_id)
@@ -230,44 +358,24 @@ class JobStore:
             raise KeyError(job_id)
         return job
 
-    def _job(self, row: sqlite3.Row, db: sqlite3.Connection) -> Job:
-        folder = self.jobs_folder / row["id"]
-        recipe = _REQUEST.validate_json(row["request"])
-        ahead = 0
-        if row["state"] == "queued":
-            (ahead,) = db.execute(
-                "SELECT count(*) FROM jobs WHERE state = 'running' OR (state = 'queued' AND (created, id) < (?, ?))",
-                (row["created"], row["id"]),
-            ).fetchone()
-        return Job(
-            id=row["id"],
-            owner=row["owner"],
-            state=row["state"],
-            request=replace(
-                recipe,
-                images=tuple(folder / image for image in recipe.images),
-                last_image=recipe.last_image and folder / recipe.last_image,
-            ),
-            folder=folder,
-            created=row["created"],
-            started=row["started"],
-            finished=row["finished"],
-            cancel_asked=bool(row["cancel"]),
-            progress=_PROGRESS.validate_json(row["progress"]) if row["progress"] else None,
-            message=Text(**json.loads(row["message"])) if row["message"] else None,
-            version=row["version"],
-            ahead=ahead,
-        )
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        db = sqlite3.connect(self.data / "studio.sqlite3", timeout=30)
-        try:
-            db.row_factory = sqlite3.Row
-            db.execute("PRAGMA journal_mode = WAL")
-            # WAL with NORMAL may lose the last commits at a power cut; a job that was accepted must not be lost.
-            db.execute("PRAGMA synchronous = FULL")
-            with db:
-                yield db
-        finally:
-            db.close()
+def _check_room(db: sqlite3.Connection, owner: str, more: int) -> None:
+    (waiting,) = db.execute(
+        "SELECT count(*) FROM jobs WHERE owner = ? AND state = 'queued' AND deleted IS NULL", (owner,)
+    ).fetchone()
+    if waiting + more > MAX_WAITING:
+        raise QueueFull(waiting, more)
+
+
+def _cancel(db: sqlite3.Connection, job_id: str) -> None:
+    db.execute(
+        "UPDATE jobs SET state = 'cancelled', finished = ?, message = NULL, version = version + 1"
+        " WHERE id = ? AND state = 'queued'",
+        (time.time(), job_id),
+    )
+    db.execute("UPDATE jobs SET cancel = 1, version = version + 1 WHERE id = ? AND state = 'running'", (job_id,))
+
+
+def _refusal(db: sqlite3.Connection, job_id: str, text: Text) -> Exception:
+    there = db.execute("SELECT 1 FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    return JobError(*text) if there else KeyError(job_id)

@@ -77,10 +77,10 @@ class Supervisor:
             self._stop.wait(WATCH_EVERY_S)
 
     def _interrupt_orphans(self, message: Text) -> None:
-        for job_id, worker in self._store.running_jobs().items():
-            if not _is_worker(worker):
-                log.warning("Job %s was interrupted: its worker %s is gone", job_id, worker)
-                self._store.interrupt(job_id, message)
+        for lease in self._store.leases():
+            if not _is_worker(lease.worker):
+                log.warning("Job %s goes back into the queue: its worker %s is gone", lease.job_id, lease.worker)
+                self._store.put_back(lease, message, died=message is WORKER_DIED)
 
 
 class _Slot:

@@ -62,7 +62,8 @@ class Reporter:
         if progress.stage == self._stage and now - self._written_at < REPORT_EVERY_S:
             return
         self._stage, self._written_at = progress.stage, now
-        if self._store.is_cancel_asked(self._job.id):
+        lease = self._store.lease_of(self._job.id)
+        if lease is None or self._store.wish_for(lease) != "go_on":
             raise Cancelled
         self._store.set_progress(
             self._job.id,
