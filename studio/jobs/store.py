@@ -136,6 +136,28 @@ class JobStore:
             ).fetchall()
             return jobs_of(rows, db, self.jobs_folder)
 
+    def unfinished(self, owner: str) -> builtins.list[Job]:
+        """The owner's jobs that run, then those that wait, in the order of their places."""
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT * FROM jobs WHERE owner = ? AND state IN ('running', 'queued') AND deleted IS NULL"
+                " ORDER BY state = 'queued', place, id",
+                (owner,),
+            ).fetchall()
+            return jobs_of(rows, db, self.jobs_folder)
+
+    def mark_of(self, owner: str) -> tuple[object, ...]:
+        """Another value whenever the owner's queue or history changed; the steps of a running job change nothing."""
+        with self._database.read() as db:
+            return tuple(
+                db.execute(
+                    "SELECT count(*), sum(version) FILTER (WHERE state != 'running'), group_concat(id || cancel ||"
+                    " held || favourite) FILTER (WHERE state = 'running') FROM jobs"
+                    " WHERE owner = ? AND deleted IS NULL",
+                    (owner,),
+                ).fetchone()
+            )
+
     def cancel(self, job_id: str) -> Job:
         """A queued job is cancelled at once; a running one between its next two steps; any other stays as it is."""
         with self._database.write() as db:
@@ -236,15 +258,13 @@ class JobStore:
         for folder in self.jobs_folder.iterdir():
             if folder.name not in known and folder.stat().st_mtime < time.time() - ORPHAN_AFTER_S:
                 gone.append(folder.name)
-        freed = 0
-        for job_id in gone:
-            folder = self.jobs_folder / job_id
-            freed += folders.bytes_of(folder)
-            with told():
-                shutil.rmtree(folder, ignore_errors=not folder.exists())
-            with self._database.write() as db:
-                db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
-        return freed
+        return self._remove(gone)
+
+    def remove(self, job_ids: Sequence[str]) -> int:
+        """Removes these jobs for good, except those that run. Returns how many bytes that freed."""
+        with self._database.read() as db:
+            running = {row["id"] for row in db.execute("SELECT id FROM jobs WHERE state = 'running'")}
+        return self._remove([job_id for job_id in job_ids if job_id not in running])
 
     # --- what workers and supervisors do ------------------------------------------------------------------------------
 
@@ -317,6 +337,17 @@ class JobStore:
         return row is not None
 
     # --- shared -------------------------------------------------------------------------------------------------------
+
+    def _remove(self, job_ids: Sequence[str]) -> int:
+        freed = 0
+        for job_id in job_ids:
+            folder = self.jobs_folder / job_id
+            freed += folders.bytes_of(folder)
+            with told():
+                shutil.rmtree(folder, ignore_errors=not folder.exists())
+            with self._database.write() as db:
+                db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
+        return freed
 
     def _keep(self, request: GenerationRequest, job_id: str) -> GenerationRequest:
         folder = self.jobs_folder / job_id

@@ -22,9 +22,9 @@ from studio.page.text import both, escape, size
 from studio.page.words import STATES
 
 ALL_ENGINES = "all"
-GIB = 2**30
+GB = 10**9
 AGES_DAYS = {"older_7": 7, "older_30": 30, "older_90": 90}
-SIZES_BYTES = {"size_1": GIB, "size_5": 5 * GIB, "size_20": 20 * GIB}
+SIZES_BYTES = {"size_1": GB, "size_5": 5 * GB, "size_20": 20 * GB}
 
 ON_LOAD = """
 window.studio.keepFocus(element, watch);

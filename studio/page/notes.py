@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from i2v_pipeline.types import Text
 from studio.jobs.store import Job
@@ -50,19 +51,17 @@ def editing_too_late() -> str:
     return html(words, STOP_EDITING, kind="editing")
 
 
-def used(job: Job, *, with_seed: bool) -> str:
-    """After a job's settings were put into the form."""
+def used(job: Job, lacks: Sequence[Text], *, with_seed: bool) -> str:
+    """After a job's settings were put into the form; `lacks` is what the form has no field for."""
     name = name_of(job)
-    words = Text(f"These are the settings of {name.en}.", f"已填入 {name.zh} 的参数。")
-    return html(_with_seed(words), NEW_SEED) if with_seed else html(words)
+    words = [Text(f"These are the settings of {name.en}.", f"已填入 {name.zh} 的参数。"), *_left_out(lacks)]
+    return html(_joined([*words, SAME_SEED]), NEW_SEED) if with_seed and not lacks else html(_joined(words))
 
 
-def restored(notices: list[Text]) -> str:
-    """After a file's settings were put into the form; `notices` say what of them could not be."""
-    words = Text("These are the settings that stand in the file.", "已填入文件中的参数。")
-    for notice in notices:
-        words = Text(f"{words.en} {notice.en}", words.zh + notice.zh)
-    return html(_with_seed(words), NEW_SEED)
+def restored(told: Sequence[Text], lacks: Sequence[Text]) -> str:
+    """After a file's settings were put into the form; `told` says what is not in the file."""
+    words = [Text("These are the settings that stand in the file.", "已填入文件中的参数。"), *told, *_left_out(lacks)]
+    return html(_joined(words if told or lacks else [*words, SAME_SEED]), NEW_SEED)
 
 
 def last_frame(job: Job) -> str:
@@ -79,5 +78,17 @@ def name_of(job: Job) -> Text:
     return Text(f"“{shown}” ({made})" if shown else made, f"“{shown}”（{made}）" if shown else made)
 
 
-def _with_seed(words: Text) -> Text:
-    return Text(f"{words.en} {SAME_SEED.en}", words.zh + SAME_SEED.zh)
+def _left_out(lacks: Sequence[Text]) -> list[Text]:
+    """What was not put into the form, since it has no field for it."""
+    if not lacks:
+        return []
+    return [
+        Text(
+            f"The form has no field for {', '.join(each.en for each in lacks)}: the video will be another one.",
+            f"表单没有对应的字段：{'、'.join(each.zh for each in lacks)}，生成的视频会不同。",
+        )
+    ]
+
+
+def _joined(sentences: Sequence[Text]) -> Text:
+    return Text(" ".join(each.en for each in sentences), "".join(each.zh for each in sentences))

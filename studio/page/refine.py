@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from i2v_pipeline.types import EngineSpec, Motion, PromptOrigin, Text
+from i2v_pipeline.types import EngineSpec, GenerationRequest, Motion, PromptOrigin, Text
 from prompt_refiner import RefineResult, refine
 from studio.page.services import Services
 from studio.page.text import LABELS, both, escape
@@ -110,6 +110,13 @@ def from_json(value: Any) -> Proposal | None:  # noqa: ANN401
 def used(proposal: Proposal) -> Proposal:
     """The proposal, taken."""
     return replace(proposal, is_used=True)
+
+
+def proposal_of(request: GenerationRequest) -> Proposal | None:
+    """The refinement that a request of before was made with; None where its prompt was typed."""
+    if request.origin.source == "typed":
+        return None
+    return Proposal(origin=request.origin, motion=request.motion, is_used=True)
 
 
 def panel(proposal: Proposal | None) -> str:
