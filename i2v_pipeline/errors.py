@@ -4,6 +4,7 @@
     ├── InputError         what the person gave cannot be used                           exit code 2
     │   ├── PictureError   the picture cannot be read or is refused
     │   ├── RequestError   a size, a frame count or a setting that the engine does not take
+    │   ├── RecipeError    a file that holds no report of ours, or one that cannot be used
     │   └── PresetsError   presets.yaml is wrong; lists every mistake with its path
     ├── ModelError         a model is not here, not whole, or of a kind that is refused
     ├── VideoError         the video could not be written or read back
@@ -36,6 +37,10 @@ class PictureError(InputError):
 
 
 class RequestError(InputError):
+    pass
+
+
+class RecipeError(InputError):
     pass
 
 

@@ -5,12 +5,13 @@ Imports neither torch nor diffusers, so the page may use it, and asks nobody ove
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from i2v_pipeline.errors import InputError, ModelError
@@ -29,6 +30,9 @@ _SUPPORT_FILES = (
 )
 _SHARD = re.compile(r"-\d{5}-of-\d{5}\.")
 _ROOT = Path(__file__).resolve().parents[1]
+_MAX_HEADER_BYTES = 100_000_000
+"""The limit that the format itself sets."""
+_SAMPLES, _SAMPLE_BYTES = 16, 2**16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +72,32 @@ def find_checkpoint(spec: EngineSpec, folder: Path | None) -> Checkpoint:
             f"{folder} 中缺少 {spec.id} 所需的权重（.safetensors）：{'、'.join(missing)}。请换文件夹或引擎。",
         )
     return Checkpoint(folder=folder, variant=_variant_in(folder, diffusion), revision=None)
+
+
+def checkpoint_sha256(checkpoint: Checkpoint, diffusion: DiffusionSpec) -> str:
+    """A fingerprint of the checkpoint's content: the files that the engine reads, without reading gigabytes.
+
+    Over each file's name and size, and its bytes; of weights the header and `_SAMPLES` blocks spread over the rest,
+    which training changes everywhere. Weights that differ in a few values alone may pass as equal.
+    """
+    digest = hashlib.sha256()
+    patterns = needed_files(replace(diffusion, variant=checkpoint.variant))
+    names = {path for pattern in patterns for path in checkpoint.folder.glob(pattern) if path.is_file()}
+    for path in sorted(names):
+        size = path.stat().st_size
+        digest.update(f"{path.relative_to(checkpoint.folder).as_posix()}\0{size}\0".encode())
+        with path.open("rb") as file:
+            if path.suffix != ".safetensors":
+                digest.update(file.read())
+                continue
+            # Layout of a .safetensors file: the header's length in 8 bytes, the header (JSON), the values.
+            length = file.read(8)
+            digest.update(length + file.read(min(int.from_bytes(length, "little"), _MAX_HEADER_BYTES)))
+            values = file.tell()
+            for sample in range(_SAMPLES):
+                file.seek(values + max(size - values - _SAMPLE_BYTES, 0) * sample // (_SAMPLES - 1))
+                digest.update(file.read(_SAMPLE_BYTES))
+    return digest.hexdigest()
 
 
 def models_folder() -> Path:

@@ -1,7 +1,7 @@
-"""The boxes of an MP4 file: puts a comment and a picture into one and reads them back. Knows no codec and no report.
+"""The boxes of an MP4 file: puts a comment and pictures into one and reads them back. Knows no codec and no report.
 
 Box layout: ISO/IEC 14496-12. The comment is the iTunes item `©cmt`, which ffprobe and players show as `comment`;
-the picture is a `uuid` box at the end of the file, which players skip.
+each picture is a `uuid` box at the end of the file, which players skip.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from uuid import UUID
 
 PICTURE_UUID = UUID("8f1e6f0a-6d0c-4c0e-9b52-1d2b9a7c5e31")
 """Names our picture box. Its contents: one byte with the length of the format's name, the name, the bytes as given."""
+LAST_PICTURE_UUID = UUID("5b0f4f5e-3c57-4a0b-8d0a-7f2c6f1f9e02")
+"""Names the box of the picture that the video ends with, built in the same way."""
 MAX_MOOV_BYTES = 64 * 2**20
 MAX_PICTURE_BOX_BYTES = 64 * 2**20
 MAX_ROUNDS = 10
@@ -91,13 +93,13 @@ def read_comment(file: BinaryIO) -> bytes | None:
     return moov[start + 8 : end]
 
 
-def picture_box(picture_format: str, picture: bytes) -> bytes:
+def picture_box(picture_format: str, picture: bytes, uuid: UUID = PICTURE_UUID) -> bytes:
     """A box that holds `picture` as given, and the name of its format (ASCII, at most 255 bytes)."""
     name = picture_format.encode("ascii")
-    return _box(b"uuid", PICTURE_UUID.bytes + struct.pack(">B", len(name)) + name + picture)
+    return _box(b"uuid", uuid.bytes + struct.pack(">B", len(name)) + name + picture)
 
 
-def read_picture_box(file: BinaryIO) -> tuple[str, bytes] | None:
+def read_picture_box(file: BinaryIO, uuid: UUID = PICTURE_UUID) -> tuple[str, bytes] | None:
     """The format's name and the bytes of the picture inside, None where there is none.
 
     Raises `Mp4Error` when the file is not an MP4 or the picture's box is damaged.
@@ -105,7 +107,7 @@ def read_picture_box(file: BinaryIO) -> tuple[str, bytes] | None:
 
     def is_picture(box: Box) -> bool:
         file.seek(box.body)
-        return box.kind == b"uuid" and file.read(min(16, box.end - box.body)) == PICTURE_UUID.bytes
+        return box.kind == b"uuid" and file.read(min(16, box.end - box.body)) == uuid.bytes
 
     box = _find_top_level(file, is_picture)
     if box is None:

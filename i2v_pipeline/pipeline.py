@@ -7,7 +7,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,22 @@ from PIL import Image
 from i2v_pipeline.advice import training_findings
 from i2v_pipeline.checks import check_request
 from i2v_pipeline.engines import load_engine
-from i2v_pipeline.images import open_picture, prepare
+from i2v_pipeline.images import Picture, open_picture, prepare
 from i2v_pipeline.inspection.readback import read_back
 from i2v_pipeline.planning import plan_run
 from i2v_pipeline.presets import find_engine
 from i2v_pipeline.report import Measured, OutputFacts, Run, build_report
-from i2v_pipeline.types import Engine, EngineSpec, GenerationRequest, OnProgress, Progress, StageName, U8Frames
+from i2v_pipeline.types import (
+    Engine,
+    EngineSpec,
+    Finding,
+    GenerationRequest,
+    OnProgress,
+    Prepared,
+    Progress,
+    StageName,
+    U8Frames,
+)
 from i2v_pipeline.video import finish_video, probe_video, read_frames, write_poster, write_video
 
 GIB = 2**30
@@ -73,8 +83,7 @@ def run(
     # 1. Check and prepare
     spec = find_engine(request.engine)
     check_request(spec, request)
-    picture = open_picture(request.images[0])
-    prepared = prepare(picture, request.width, request.height, request.fit)
+    prepared, notes = _open_pictures(request)
     plan = plan_run(spec, request)
 
     # 2. Generate and write, frame by frame
@@ -104,7 +113,7 @@ def run(
             spec=spec,
             prepared=prepared,
             engine_facts=engine_facts,
-            findings=(*picture.notes, *training_findings(spec, request), *engine.findings()),
+            findings=(*notes, *training_findings(spec, request), *engine.findings()),
             plan=plan,
             measured=measured,
             output=OutputFacts(
@@ -122,7 +131,8 @@ def run(
             unfinished,
             outputs.video,
             make_report=lambda video_bytes: build_report(facts, video_bytes),
-            picture=(prepared.source_format, prepared.source) if request.embed_source else None,
+            picture=_stored(prepared) if request.embed_source else None,
+            last_picture=_stored(prepared.last) if prepared.last and request.embed_source else None,
         )
     finally:
         unfinished.unlink(missing_ok=True)
@@ -142,6 +152,23 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def _open_pictures(request: GenerationRequest) -> tuple[Prepared, tuple[Finding, ...]]:
+    """The request's pictures at its size, and what is to say about the files."""
+
+    def fitted(picture: Picture) -> Prepared:
+        return prepare(picture, request.width, request.height, request.fit)
+
+    first = open_picture(request.images[0])
+    if request.last_image is None:
+        return fitted(first), first.notes
+    last = open_picture(request.last_image)
+    return replace(fitted(first), last=fitted(last)), (*first.notes, *last.notes)
+
+
+def _stored(picture: Prepared) -> tuple[str, bytes]:
+    return picture.source_format, picture.source
 
 
 class _Clock:

@@ -6,18 +6,24 @@ Schema 1. The first three keys are the ones that users of the original tool know
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from i2v_pipeline.guidance import guidance_as_json
 from i2v_pipeline.types import EngineSpec, Finding, GenerationRequest, Plan, Prepared, StageName
 
 SCHEMA = 1
-_VERSIONS_OF = ("torch", "diffusers", "transformers", "numpy", "opencv-python-headless", "pillow", "imageio-ffmpeg")
+_VERSIONS_OF = (
+    "torch", "diffusers", "transformers", "tokenizers", "safetensors", "numpy", "opencv-python-headless", "pillow",
+    "imageio-ffmpeg",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +86,9 @@ def build_report(run: Run, video_bytes: int) -> dict[str, Any]:
             "offload": None,
             "scheduler": None,
             "loras": [],
-            **run.engine_facts,
+            **{name: value for name, value in run.engine_facts.items() if name != "runtime"},
         },
-        "prompt": prompt_of(request),
+        "prompt": prompt_of(request, run.engine_facts.get("tokens")),
         "image": image_of(run.prepared),
         "plan": plan_of(run.plan),
         "measured": {
@@ -93,7 +99,7 @@ def build_report(run: Run, video_bytes: int) -> dict[str, Any]:
         },
         "findings": [finding_of(finding) for finding in run.findings],
         "quality": dict(run.quality),
-        "environment": environment(run.engine_facts.get("device", "cpu")),
+        "environment": environment(run.engine_facts.get("runtime", {})),
         "output": {**asdict(run.output), "seconds": run.output.frames / run.output.fps, "bytes": video_bytes},
     }
 
@@ -108,21 +114,24 @@ def parameters_of(request: GenerationRequest) -> dict[str, Any]:
         "guidance": guidance_as_json(request.guidance),
         "loras": [asdict(lora) for lora in request.loras],
         "last_image": request.last_image is not None,
+        "checkpoint": None if request.checkpoint is None else request.checkpoint.name,
+        "device": request.device,
+        "precision": request.precision,
         "seconds": request.seconds,
         "negative_prompt": request.negative_prompt,
         "embed_source": request.embed_source,
     }
 
 
-def prompt_of(request: GenerationRequest) -> dict[str, Any]:
-    """The whole way from the typed sentence to the string that was sent."""
+def prompt_of(request: GenerationRequest, tokens: int | None) -> dict[str, Any]:
+    """The whole way from the typed sentence to the string that was sent; `tokens` None: the engine reads no text."""
     origin = request.origin
     return {
         "typed": origin.typed,
         "refined": origin.refined,
         "sent": request.prompt,
         "negative_sent": request.negative_prompt,
-        "tokens": None,
+        "tokens": tokens,
         "source": origin.source,
         "provider": origin.provider,
         "model": origin.model,
@@ -132,15 +141,17 @@ def prompt_of(request: GenerationRequest) -> dict[str, Any]:
 
 
 def image_of(prepared: Prepared) -> dict[str, Any]:
-    """The picture as given and as the engine saw it, each with its hash."""
+    """The picture as given and as the engine saw it, each with its hash; the one that the video ends with as `last`."""
     return {
         "sha256": hashlib.sha256(prepared.source).hexdigest(),
         "format": prepared.source_format,
+        "bytes": len(prepared.source),
         "width": prepared.source_width,
         "height": prepared.source_height,
         "fitted": prepared.fitted.en,
         "fitted_zh": prepared.fitted.zh,
         "prepared_sha256": hashlib.sha256(prepared.pixels.tobytes()).hexdigest(),
+        "last": None if prepared.last is None else image_of(prepared.last),
     }
 
 
@@ -170,12 +181,33 @@ def finding_of(finding: Finding) -> dict[str, Any]:
     }
 
 
-def environment(device: str) -> dict[str, Any]:
-    """Versions and machine. A package that is not installed is None; nothing is imported to find out."""
+def environment(runtime: Mapping[str, Any]) -> dict[str, Any]:
+    """Versions and machine, and what the engine's own `runtime` says of where its arithmetic was done.
+
+    A package that is not installed is None; nothing is imported to find out.
+    """
     versions: dict[str, Any] = {"python": platform.python_version()}
     for name in _VERSIONS_OF:
         try:
             versions[name.replace("-", "_")] = metadata.version(name)
         except metadata.PackageNotFoundError:
             versions[name.replace("-", "_")] = None
-    return {**versions, "driver": None, "device": device, "system": platform.system(), "machine": platform.machine()}
+    return {
+        **versions,
+        "driver": None,
+        "device": "cpu",
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        **runtime,
+    }
+
+
+def _cpu_name() -> str | None:
+    """The processor's name as Linux tells it; elsewhere what Python knows, if anything."""
+    try:
+        told = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        told = None
+    return told[1] if told else platform.processor() or None

@@ -291,7 +291,8 @@ class EngineSpec:
 class Prepared:
     """The picture as the engine sees it: `pixels` uint8 (height, width, 3) RGB at the request's size.
 
-    `source` holds the bytes as given; `fitted` says in words what was cropped, padded or stretched.
+    `source` holds the bytes as given; `fitted` says in words what was cropped, padded or stretched. `last` is the
+    picture that the video ends with, where one was given.
     """
 
     pixels: U8Image
@@ -300,6 +301,7 @@ class Prepared:
     source_width: int
     source_height: int
     fitted: Text
+    last: Prepared | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -365,7 +367,8 @@ class Engine(Protocol):
     def facts(self) -> Mapping[str, Any]:
         """What the last run really used, for the report's `engine` section; JSON values only.
 
-        `peak_vram_gib` is there where the run had a GPU, and goes to the report's `measured`.
+        `peak_vram_gib` is there where the run had a GPU, and goes to the report's `measured`; `runtime`, where the
+        arithmetic was done, to its `environment`; `tokens`, of the prompt, also to its `prompt`.
         """
         ...
 

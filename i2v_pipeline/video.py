@@ -99,13 +99,15 @@ def finish_video(
     *,
     make_report: Callable[[int], dict[str, Any]],
     picture: tuple[str, bytes] | None,
+    last_picture: tuple[str, bytes] | None = None,
 ) -> dict[str, Any]:
     """Writes the video `draft` to `path`, whole or not at all, with its report inside, and returns the report.
 
-    `make_report` gets the size in bytes of the finished file, report included; `picture` is a format's name and the
+    `make_report` gets the size in bytes of the finished file, report included; a picture is a format's name and the
     picture's bytes as given. The draft stays. Raises `VideoError` when the file could not be written.
     """
     tail = mp4.picture_box(*picture) if picture else b""
+    tail += mp4.picture_box(*last_picture, mp4.LAST_PICTURE_UUID) if last_picture else b""
     report: dict[str, Any] = {}
 
     def comment_of(file_bytes: int) -> bytes:
@@ -122,10 +124,8 @@ def finish_video(
 
 def read_report(path: Path) -> dict[str, Any]:
     """The report inside a video of ours. Raises `InputError` for any other file."""
-    with _opened_mp4(path) as file:
-        comment = mp4.read_comment(file)
     try:
-        report = json.loads(comment or b"")
+        report = json.loads(read_comment(path) or b"")
     except (ValueError, RecursionError):
         report = None
     if not isinstance(report, dict):
@@ -137,6 +137,15 @@ def read_report(path: Path) -> dict[str, Any]:
     return report
 
 
+def read_comment(path: Path) -> bytes | None:
+    """The comment inside a video, whoever wrote it; None where there is none.
+
+    Raises `InputError` when the file is not an MP4.
+    """
+    with _opened_mp4(path) as file:
+        return mp4.read_comment(file)
+
+
 def read_picture(path: Path) -> tuple[str, bytes] | None:
     """Format and bytes of the source picture inside a video of ours, None where it was left out.
 
@@ -144,6 +153,12 @@ def read_picture(path: Path) -> tuple[str, bytes] | None:
     """
     with _opened_mp4(path) as file:
         return mp4.read_picture_box(file)
+
+
+def read_last_picture(path: Path) -> tuple[str, bytes] | None:
+    """As `read_picture`, for the picture that the video ends with."""
+    with _opened_mp4(path) as file:
+        return mp4.read_picture_box(file, mp4.LAST_PICTURE_UUID)
 
 
 def probe_video(path: Path) -> VideoInfo:

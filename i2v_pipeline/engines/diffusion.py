@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,20 @@ from torch import Tensor
 from i2v_pipeline.denoise import denoise, first_state, preview
 from i2v_pipeline.engines.cache import ConditioningCache
 from i2v_pipeline.engines.family import Family, Inputs
-from i2v_pipeline.engines.loading import DTYPES, Parts, choose_device, choose_precision, free_memory, load_tokenizer
+from i2v_pipeline.engines.loading import (
+    DTYPES,
+    Parts,
+    choose_device,
+    choose_precision,
+    free_memory,
+    load_tokenizer,
+    runtime_facts,
+    sha256_of,
+)
 from i2v_pipeline.engines.lora import Lora, fuse, open_loras
 from i2v_pipeline.engines.prompts import cleaning_finding, count_tokens, length_finding
 from i2v_pipeline.guidance import guidance_as_json, is_ever_guided
-from i2v_pipeline.hub import find_checkpoint
-from i2v_pipeline.images import open_picture, prepare
+from i2v_pipeline.hub import checkpoint_sha256, find_checkpoint
 from i2v_pipeline.types import (
     EngineSpec,
     Finding,
@@ -48,6 +55,8 @@ class _Loaded:
     parts: Parts
     tokenizer: Any
     family: Family[Any]
+    checkpoint_sha256: str
+    runtime: Mapping[str, Any]
     loras: tuple[Lora, ...] = ()
     lora_findings: list[Finding] = field(default_factory=list)
 
@@ -67,7 +76,8 @@ class DiffusionEngine:
 
     def generate(self, request: GenerationRequest, picture: Prepared, on_progress: OnProgress) -> Iterator[U8Frames]:
         self._findings, self._facts = [], {}
-        inputs = self._inputs(request, picture)
+        last = None if picture.last is None else picture.last.pixels
+        inputs = Inputs(request=request, first=picture.pixels, last=last)
 
         # 1. Load the tokenizer and say what it will not read, before anything large is touched
         on_progress(Progress(stage="load", step=0, steps=len(self._diffusion.components)))
@@ -93,6 +103,7 @@ class DiffusionEngine:
         # 3. Denoise
         scheduler = family.scheduler(request)
         self._note_run(request, loaded, scheduler)
+        self._facts["inputs"] = _hashes_of(conditioning)
         latents = self._denoise(family, conditioning, scheduler, request, on_progress)
 
         # 4. Decode, a few frames at a time
@@ -116,12 +127,6 @@ class DiffusionEngine:
 
     # --- the stages ---------------------------------------------------------------------------------------------------
 
-    def _inputs(self, request: GenerationRequest, picture: Prepared) -> Inputs:
-        last = None
-        if request.last_image is not None:
-            last = prepare(open_picture(request.last_image), request.width, request.height, request.fit).pixels
-        return Inputs(request=request, first=picture.pixels, last=last)
-
     def _load(self, request: GenerationRequest) -> _Loaded:
         device = choose_device(request.device)
         precision = choose_precision(request.precision, self._diffusion.precision, device)
@@ -140,6 +145,8 @@ class DiffusionEngine:
                 parts=parts,
                 tokenizer=tokenizer,
                 family=make_family(self._spec, parts, self._cache, tokenizer),
+                checkpoint_sha256=checkpoint_sha256(checkpoint, self._diffusion),
+                runtime=runtime_facts(device),
             )
         return self._loaded
 
@@ -163,6 +170,7 @@ class DiffusionEngine:
     ) -> Tensor:
         generator = torch.Generator("cpu").manual_seed(request.seed)
         state = first_state(scheduler, family.latents(request, generator), generator)
+        self._facts["inputs"]["noise"] = sha256_of(state.latents)
         steps = len(scheduler.timesteps)
         decode_seconds = self._decode_seconds_per_value * state.latents.numel()
         strengths: list[float] = []
@@ -178,6 +186,7 @@ class DiffusionEngine:
                 picture, shown = preview(step.clean(), family.preview_factors()), now
             left = (now - started) / state.step * (steps - state.step) + decode_seconds
             on_progress(Progress(stage="denoise", step=state.step, steps=steps, seconds_left=left, preview=picture))
+        self._facts["steps"] = state.step
         return state.latents
 
     def _decode(
@@ -221,8 +230,10 @@ class DiffusionEngine:
             "repo": None if is_local else self._diffusion.repo,
             "revision": parts.checkpoint.revision,
             "checkpoint": parts.checkpoint.folder.name if is_local else None,
+            "checkpoint_sha256": loaded.checkpoint_sha256,
             "variant": parts.checkpoint.variant,
-            "device": _device_name(parts.device),
+            "device": loaded.runtime["device"],
+            "runtime": loaded.runtime,
             "precision": loaded.precision,
             "precisions": {name: str(parts.dtypes[name]).removeprefix("torch.") for name in self._diffusion.components},
             "attention": "torch scaled_dot_product_attention",
@@ -241,8 +252,6 @@ class DiffusionEngine:
             "reused": list(self._cache.reused),
             **loaded.family.facts(request),
         }
-        if request.last_image is not None:
-            self._facts["last_image_sha256"] = hashlib.sha256(request.last_image.read_bytes()).hexdigest()
 
 
 NEGATIVE_UNUSED = Finding(
@@ -266,5 +275,7 @@ def _family_of(spec: EngineSpec) -> tuple[Mapping[str, Any], tuple[str, ...], An
     return i2vgen_xl.KINDS, i2vgen_xl.IN_FP32, i2vgen_xl.I2VGenXL
 
 
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+def _hashes_of(conditioning: Any) -> dict[str, str]:  # noqa: ANN401 - each family has its own dataclass of tensors
+    """The hash of every tensor that steers the run, as the denoiser gets it."""
+    tensors = {each.name: getattr(conditioning, each.name) for each in fields(conditioning)}
+    return {name: sha256_of(tensor) for name, tensor in tensors.items() if tensor is not None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from torch import Tensor
 
 from i2v_pipeline.errors import InputError
 from i2v_pipeline.hub import Checkpoint
@@ -104,6 +106,40 @@ class Parts:
             for path in sorted((self.checkpoint.folder / name).glob("*"))
         ]
         return hashlib.sha256(repr((str(self.checkpoint.folder.resolve()), name, stats)).encode()).hexdigest()
+
+
+def runtime_facts(device: torch.device) -> dict[str, Any]:
+    """Where the arithmetic is done: what can change the last bit of a sum."""
+    facts: dict[str, Any] = {
+        "device": "cpu",
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+    }
+    if device.type == "cuda":
+        facts |= {
+            "device": torch.cuda.get_device_name(device),
+            "driver": _driver_version(),
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+            "tf32": torch.backends.cuda.matmul.allow_tf32,
+        }
+    return facts
+
+
+def _driver_version() -> str | None:
+    """The NVIDIA driver's, asked from its own program: PyTorch does not tell it. None where the program is missing."""
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, check=True, timeout=20).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.partition("\n")[0].strip() or None
+
+
+def sha256_of(tensor: Tensor) -> str:
+    """A hash of the tensor's values, in its own type and in the order of its dimensions."""
+    values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return hashlib.sha256(values.data).hexdigest()
 
 
 def load_tokenizer(folder: Path) -> Any:  # noqa: ANN401 - transformers chooses the class
