@@ -258,13 +258,15 @@ class JobStore:
         for folder in self.jobs_folder.iterdir():
             if folder.name not in known and folder.stat().st_mtime < time.time() - ORPHAN_AFTER_S:
                 gone.append(folder.name)
-        return self._remove(gone)
-
-    def remove(self, job_ids: Sequence[str]) -> int:
-        """Removes these jobs for good, except those that run. Returns how many bytes that freed."""
-        with self._database.read() as db:
-            running = {row["id"] for row in db.execute("SELECT id FROM jobs WHERE state = 'running'")}
-        return self._remove([job_id for job_id in job_ids if job_id not in running])
+        freed = 0
+        for job_id in gone:
+            folder = self.jobs_folder / job_id
+            freed += folders.bytes_of(folder)
+            with told():
+                shutil.rmtree(folder, ignore_errors=not folder.exists())
+            with self._database.write() as db:
+                db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
+        return freed
 
     # --- what workers and supervisors do ------------------------------------------------------------------------------
 
@@ -337,17 +339,6 @@ class JobStore:
         return row is not None
 
     # --- shared -------------------------------------------------------------------------------------------------------
-
-    def _remove(self, job_ids: Sequence[str]) -> int:
-        freed = 0
-        for job_id in job_ids:
-            folder = self.jobs_folder / job_id
-            freed += folders.bytes_of(folder)
-            with told():
-                shutil.rmtree(folder, ignore_errors=not folder.exists())
-            with self._database.write() as db:
-                db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
-        return freed
 
     def _keep(self, request: GenerationRequest, job_id: str) -> GenerationRequest:
         folder = self.jobs_folder / job_id

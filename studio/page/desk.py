@@ -91,17 +91,14 @@ class Desk:
 
     def find(self, job_id: str | None, request: gr.Request) -> Job:
         """The page's own job with that id. Raises `InputError` where there is none."""
-        job = self.services.find_job(job_id)
-        if job is None or job.owner != self.page(request).owner:
-            raise InputError(GONE.en, GONE.zh)
-        return job
-
-    def shown(self, data: Data) -> Job:
-        """The job on the screen. Raises `InputError` where it is gone."""
-        job = self.services.find_job(data[self.view["shown"]])
+        job = self.services.find_job(job_id, self.page(request).owner)
         if job is None:
             raise InputError(GONE.en, GONE.zh)
         return job
+
+    def shown(self, data: Data, request: gr.Request) -> Job:
+        """The job on the screen. Raises `InputError` where it is gone."""
+        return self.find(data[self.view["shown"]], request)
 
     def values(self, data: Data) -> dict[str, Any]:
         """What the form holds, by field."""

@@ -134,20 +134,20 @@ class Handlers:
     @at_edge
     def again(self, data: Data, request: gr.Request) -> Updates:
         """The same job with a new seed."""
-        wanted = self.desk.shown(data).request
+        wanted = self.desk.shown(data, request).request
         check_can_run(self.services.engines[wanted.engine], wanted)
         return self._submit([replace(wanted, seed=secrets.randbelow(SEED_LIMIT))], request)
 
     @at_edge
     def retry(self, data: Data, request: gr.Request) -> Updates:
         """The same job once more, from where it came to."""
-        job = self.desk.shown(data)
+        job = self.desk.shown(data, request)
         check_can_run(self.services.engines[job.request.engine], job.request)
         return self.desk.show(self.services.store.requeue(job.id).id, request)
 
     @at_edge
-    def cancel(self, data: Data) -> None:
-        self.services.store.cancel(self.desk.shown(data).id)
+    def cancel(self, data: Data, request: gr.Request) -> None:
+        self.services.store.cancel(self.desk.shown(data, request).id)
 
     def _series(self, data: Data, values: Mapping[str, Any], request: gr.Request) -> Series:
         if self.desk.page(request).editing is not None:

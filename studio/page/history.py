@@ -63,6 +63,13 @@ element.addEventListener('click', (event) => {
   trigger('act_on_history', {act, jobs});
 });
 """
+ON_DISK = """
+window.studio.keepFocus(element, watch);
+element.addEventListener('click', (event) => {
+  const act = event.target.closest('[data-act]')?.dataset.act;
+  if (act) trigger('act_on_disk', {act});
+});
+"""
 
 
 class HistoryHandlers:
@@ -109,7 +116,7 @@ class HistoryHandlers:
     @at_edge
     def delete(self, data: Data, request: gr.Request) -> Updates:
         """Deletes the job on the screen."""
-        return self._delete([self.desk.shown(data)], request)
+        return self._delete([self.desk.shown(data, request)], request)
 
     @at_edge
     def look_at_clean_up(self, data: Data, request: gr.Request) -> None:
@@ -130,8 +137,10 @@ class HistoryHandlers:
         if event.act != "clean_up" or page.clean_up is None:
             return
         there = {job.id: job for job in everything(page.owner, self.store)}
-        going = [job.id for job in page.clean_up.jobs if job.id in there and not there[job.id].favourite]
-        self.store.remove(going)
+        for job in page.clean_up.jobs:
+            if job.id in there and not there[job.id].favourite:
+                self.store.delete(job.id)
+                self.store.erase(job.id)
 
     def _delete(self, jobs: Sequence[Job], request: gr.Request) -> Updates:
         running = [job for job in jobs if job.state == "running"]

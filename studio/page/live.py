@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import secrets
+import re
 import time
 from collections.abc import AsyncIterator
 
 import gradio as gr
 
+from i2v_pipeline.errors import InputError
 from studio.jobs.store import Job
+from studio.owners import owner_of
 from studio.page import draft, history, queue, status
 from studio.page.desk import Data, Desk, OpenPage, Updates
 from studio.page.edge import at_edge
@@ -25,7 +27,11 @@ WATCH_EVERY_S = 0.1
 """How often a page looks at a job that is not over; only what changed is sent."""
 LISTS_EVERY_S = 0.5
 """How often it looks whether anything changed in its queue and its history."""
-CLIENT_BYTES = 16
+FOLLOWED = (
+    "queue", "history", "disk", "note", "generate", "status", "announcer", "screen", "details", "report", "report_box",
+    "cancel", "again", "last_frame", "reuse", "parts", "retry", "delete",
+)  # fmt: skip
+"""The components that this event writes, by name."""
 
 
 class Live:
@@ -43,9 +49,8 @@ class Live:
         That one event of a page is always under way also keeps its stream of answers open: Gradio's client closes the
         stream after the last answer, and may lose one that is just then on its way.
         """
-        session = request.session_hash or ""
-        opening = await asyncio.to_thread(self._opening, data, request.query_params.get("job"))
-        owner = self.services.user or opening[self.view["client"]]
+        session, owner = request.session_hash or "", _owner(request)
+        opening = await asyncio.to_thread(self._opening, data, request.query_params.get("job"), owner)
         self.desk.pages[session] = OpenPage(owner=owner, job=opening[self.view["shown"]])
         try:
             yield opening
@@ -54,16 +59,21 @@ class Live:
         finally:
             del self.desk.pages[session]
 
-    def _opening(self, data: Data, asked: str | None) -> Updates:
+    def _opening(self, data: Data, asked: str | None, owner: str) -> Updates:
         """The draft of before, and the job to show: the address's, else one that runs, else the newest."""
-        client = data[self.view["client"]]
-        client = client if isinstance(client, str) and client else secrets.token_urlsafe(CLIENT_BYTES)
-        owner = self.services.user or client
+        self._adopt(data[self.view["client"]], owner)
         newest = (self.services.store.unfinished(owner) or self.services.store.list(owner, limit=1))[:1]
-        shown = asked or (newest[0].id if newest else None)
-        updates: Updates = {self.view["client"]: client, self.view["shown"]: shown}
+        updates: Updates = {
+            self.view["client"]: None,
+            self.view["shown"]: asked or (newest[0].id if newest else None),
+        }
         kept = draft.read(data[self.view["draft"]], self.services)
         return updates if kept is None else updates | self.desk.fill(kept.values, kept.proposal)
+
+    def _adopt(self, client: object, owner: str) -> None:
+        """Jobs of the name that earlier versions kept in the browser's storage, which only that browser knows."""
+        if isinstance(client, str) and re.fullmatch(r"[A-Za-z0-9_-]{22}", client):
+            self.services.store.adopt(client, owner)
 
     async def _follow(self, session: str) -> AsyncIterator[Updates]:
         """What changes about what the page shows; never ends by itself."""
@@ -72,7 +82,7 @@ class Live:
         looked_at = 0.0
         while True:
             page = self.desk.pages[session]
-            job = await asyncio.to_thread(self.services.find_job, page.job)
+            job = await asyncio.to_thread(self.services.find_job, page.job, page.owner)
             updates = self._job_updates(job, is_missing=job is None and page.job is not None)
             if listed is None or listed[0] != page or time.monotonic() - looked_at >= LISTS_EVERY_S:
                 looked_at = time.monotonic()
@@ -123,15 +133,19 @@ class Live:
         }
 
 
+def _owner(request: gr.Request) -> str:
+    """Who sits before the page. Raises `InputError` for a browser that keeps no cookie."""
+    owner = owner_of(request.headers)
+    if owner is None:
+        raise InputError(
+            "Your browser keeps no cookie of this studio, so it cannot tell which videos are yours. Allow cookies for "
+            "this address and reload.",
+            "浏览器没有保存本工作室的 Cookie，无法识别哪些视频属于你。请允许此地址的 Cookie，然后刷新。",
+        )
+    return owner
+
+
 def _generate_key(page: OpenPage) -> str:
     if page.editing is not None:
         return "save_changes"
     return "generate" if page.videos == 1 else "generate_all"
-
-
-LISTED: tuple[str, ...] = ("queue", "history", "disk", "note", "generate")
-FOLLOWED: tuple[str, ...] = (
-    "status", "announcer", "screen", "details", "report", "report_box", "cancel", "again", "last_frame", "reuse",
-    "parts", "retry", "delete",
-)  # fmt: skip
-"""The components that this event writes, by name."""

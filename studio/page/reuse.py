@@ -46,7 +46,7 @@ class ReuseHandlers:
     @at_edge
     def reuse(self, data: Data, request: gr.Request) -> Updates:
         """The ticked parts of the shown job in the form; a prompt brings the origin that it had."""
-        job = self.desk.shown(data)
+        job = self.desk.shown(data, request)
         parts = [part for part in PARTS if part in (data[self.view["parts"]] or ())]
         settings = {**request_values(job.request), "image": job.request.images[0]}
         lacks = what_the_form_lacks(job.request) if "parameters" in parts else []
@@ -56,7 +56,7 @@ class ReuseHandlers:
     @at_edge
     def last_frame(self, data: Data, request: gr.Request) -> Updates:
         """The last frame of the shown video as the form's picture."""
-        job = self.desk.shown(data)
+        job = self.desk.shown(data, request)
         picture = self.desk.cached_bytes(last_frame_png(job.video_path), f"last-frame-of-{job.id}.png")
         self.desk.change(request, note=notes.last_frame(job))
         return {self.form["image"]: picture}
@@ -105,8 +105,8 @@ class ReuseHandlers:
         if recipe.picture is not None:
             kind, content = recipe.picture
             return self.desk.cached_bytes(content, f"picture.{kind.lower()}")
-        job = self.services.find_job(str(recipe.report.get("job")))
-        if job is None or job.owner != self.desk.page(request).owner:
+        job = self.services.find_job(str(recipe.report.get("job")), self.desk.page(request).owner)
+        if job is None:
             return None
         path = job.request.images[0]
         is_same = hashlib.sha256(path.read_bytes()).hexdigest() == recipe.report["image"]["sha256"]
