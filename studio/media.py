@@ -1,4 +1,4 @@
-"""The routes that hand out a job's files and the examples' pictures, by name from a list. Knows no page.
+"""The routes that hand out a job's files to its owner and the examples' pictures, by name from a list. Knows no page.
 
 Nothing else of the data folder can be asked for, and no answer names a path.
 """
@@ -12,6 +12,7 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import BaseRoute, Route
 
 from studio.jobs.store import POSTER_NAME, PREVIEW_NAME, REPORT_NAME, VIDEO_NAME
+from studio.owners import owner_of
 from studio.page.services import Services, example_thumbnail
 
 INPUT_NAME = "input"
@@ -45,7 +46,8 @@ def media_routes(services: Services) -> list[BaseRoute]:
         return JSONResponse({"ok": True}, headers={RUN_HEADER: run, "Cache-Control": "no-store"})
 
     def job_file(request: Request) -> Response:
-        job = services.find_job(request.path_params["job"])
+        owner = owner_of(request.headers)
+        job = None if owner is None else services.find_job(request.path_params["job"], owner)
         name = request.path_params["name"]
         if job is None or (name not in FILE_TYPES and name != INPUT_NAME):
             return PlainTextResponse(NOT_HERE, 404)

@@ -21,6 +21,7 @@ from i2v_pipeline.types import Text
 from prompt_refiner import load_settings
 from studio.jobs.store import JobStore
 from studio.jobs.supervisor import Supervisor
+from studio.login import Login
 from studio.shell import Shell
 
 log = logging.getLogger("studio.server")
@@ -102,6 +103,7 @@ def make_app(store: JobStore, *, host: str, port: int, auth: tuple[str, str] | N
     import gradio as gr
     from fastapi import FastAPI
 
+    from studio.api.routes import make_api
     from studio.media import media_routes
     from studio.page.build import build
     from studio.page.services import Services, load_examples
@@ -113,9 +115,9 @@ def make_app(store: JobStore, *, host: str, port: int, auth: tuple[str, str] | N
         engines=load_presets(),
         refiner=load_settings(),
         examples=load_examples(),
-        user=auth[0] if auth else None,
     )
     app = FastAPI(routes=media_routes(services), openapi_url=None)
+    app.mount("/v1", make_api(services))
     gr.mount_gradio_app(
         app,
         build(services),
@@ -138,7 +140,7 @@ def make_app(store: JobStore, *, host: str, port: int, auth: tuple[str, str] | N
     return Shell(
         app,
         hosts=allowed_hosts(host, os.environ.get(HOSTS_VARIABLE, "")),
-        auth=auth,
+        login=Login(*auth) if auth else None,
         early_head=(ASSETS / "early.html").read_text(encoding="utf-8"),
     )
 

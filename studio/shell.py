@@ -6,8 +6,6 @@ One ASGI wrapper around everything that is served, so that no route of any libra
 from __future__ import annotations
 
 import asyncio
-import base64
-import hmac
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
@@ -15,10 +13,14 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from i2v_pipeline.types import Text
+from studio.api.errors import error_response
+from studio.login import Login, seconds_to_wait
+from studio.owners import OWNER_HEADER, browser_owner, cookie_for, key_of, key_owner, new_token, token_of
+
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 STREAM = "text/event-stream"
-FAILED_LOGIN_WAIT_S = 1.0
-"""All wrong passwords together are answered no faster than this."""
+API = "/v1/"
 
 # Gradio starts from inline scripts and compiles its event functions with `new Function`; nothing comes from elsewhere.
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -37,6 +39,15 @@ CONTENT_SECURITY_POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
+CHALLENGE = 'Basic realm="Image-to-Video Studio", charset="UTF-8"'
+FOREIGN_HOST = Text(
+    "This studio is not known by that host name. Open it by the address that it printed when it started, or name this "
+    "one in STUDIO_HOSTS.",
+    "工作室不认识这个主机名。请使用启动时显示的地址，或在 STUDIO_HOSTS 中列出这个名称。",
+)
+FOREIGN_ORIGIN = Text("Another site may not write here.", "其他网站不能在此写入。")
+LOGIN_NEEDED = Text("This studio asks for a name and a password.", "此工作室需要用户名和密码。")
+
 SECURITY_HEADERS = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -53,14 +64,11 @@ class Shell:
     `early_head` is HTML that goes first into the page's head, before any other script runs.
     """
 
-    def __init__(
-        self, app: ASGIApp, *, hosts: Collection[str] | None, auth: tuple[str, str] | None, early_head: str
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, hosts: Collection[str] | None, login: Login | None, early_head: str) -> None:
         self._app = app
         self._hosts = None if hosts is None else frozenset(host.lower() for host in hosts)
-        self._auth = None if auth is None else base64.b64encode(":".join(auth).encode())
+        self._login = login
         self._early_head = early_head.encode()
-        self._failed_login = asyncio.Lock()
         self._streams: set[asyncio.Task[object]] = set()
 
     def end_streams(self) -> None:
@@ -72,13 +80,29 @@ class Shell:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        refusal = await self._refusal(scope)
+        refusal = self._refusal(scope)
         if refusal is not None:
             await refusal(scope, receive, _with_headers(send))
         elif scope["path"] == "/" and scope["method"] == "GET":
-            await self._serve_page(scope, receive, send)
+            token = token_of(Headers(scope=scope)) or new_token()
+            await self._serve_page(self._with_owner(scope, token), receive, _with_headers(send, _cookie(scope, token)))
         else:
+            scope = self._with_owner(scope, token_of(Headers(scope=scope)))
             await self._serve(scope, receive, _with_headers(send))
+
+    def _with_owner(self, scope: Scope, token: str | None) -> Scope:
+        """The request as everything behind the shell sees it: with the name of whoever asks, where one is known."""
+        headers = [(name, value) for name, value in scope["headers"] if name != OWNER_HEADER.encode()]
+        key = key_of(Headers(scope=scope).get("authorization", ""))
+        if self._login is not None:
+            owner = self._login.user
+        elif key is not None:
+            owner = key_owner(key)
+        elif token is not None:
+            owner = browser_owner(token)
+        else:
+            return {**scope, "headers": headers}
+        return {**scope, "headers": [*headers, (OWNER_HEADER.encode(), owner.encode())]}
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         task, is_complete = asyncio.current_task(), False
@@ -100,33 +124,35 @@ class Shell:
         finally:
             self._streams.discard(task)  # type: ignore[arg-type]
 
-    async def _refusal(self, scope: Scope) -> Response | None:
+    def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if scope["type"] != "http":
             return PlainTextResponse("Not here.", 404)
         if self._hosts is not None and _name_of(host) not in self._hosts:
-            return PlainTextResponse(
-                "This studio is not known by that host name. Open it by the address that it printed when it started, "
-                "or name this one in STUDIO_HOSTS.\n",
-                400,
-            )
+            return _refused(scope, 400, FOREIGN_HOST)
         origin = headers.get("origin")
         if scope["method"] not in SAFE_METHODS and origin is not None and urlsplit(origin).netloc != host:
-            return PlainTextResponse("Another site may not write here.\n", 403)
+            return _refused(scope, 403, FOREIGN_ORIGIN)
         # Gradio would fetch the address for whoever asks.
         if scope["path"].startswith(("/gradio_api/file=http:", "/gradio_api/file=https:", "/gradio_api/proxy=")):
             return PlainTextResponse("Not here.\n", 404)
-        if self._auth is not None and not _is_login(headers.get("authorization", ""), self._auth):
-            if "authorization" in headers:
-                async with self._failed_login:
-                    await asyncio.sleep(FAILED_LOGIN_WAIT_S)
-            return PlainTextResponse(
-                "This studio asks for a name and a password.\n",
-                401,
-                {"WWW-Authenticate": 'Basic realm="Image-to-Video Studio", charset="UTF-8"'},
+        return None if self._login is None else self._login_refusal(scope, self._login)
+
+    @staticmethod
+    def _login_refusal(scope: Scope, login: Login) -> Response | None:
+        headers, source = Headers(scope=scope), (scope.get("client") or ("", 0))[0]
+        verdict = login.judge(headers.get("authorization", ""), source, token_of(headers))
+        if verdict == "right":
+            return None
+        if verdict == "wait":
+            wait_s = seconds_to_wait(login.wait_s(source))
+            text = Text(
+                f"Too many wrong passwords came from your address. Try again in {wait_s} s.",
+                f"你的地址输错密码次数过多。请在 {wait_s} 秒后再试。",
             )
-        return None
+            return _refused(scope, 429, text, {"Retry-After": str(wait_s)})
+        return _refused(scope, 401, LOGIN_NEEDED, {"WWW-Authenticate": CHALLENGE})
 
     async def _serve_page(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The page with `early_head` in it: the body is collected, changed once and sent whole."""
@@ -145,13 +171,13 @@ class Shell:
                 page = bytes(body).replace(b"<head>", b"<head>" + self._early_head, 1)
                 MutableHeaders(scope=start)["content-length"] = str(len(page))
                 MutableHeaders(scope=start)["cache-control"] = "no-store"
-                await _with_headers(send)(start)
+                await send(start)
                 await send({"type": "http.response.body", "body": page})
 
         await self._app({**scope, "headers": asked}, receive, collect)
 
 
-def _with_headers(send: Send) -> Send:
+def _with_headers(send: Send, cookie: str | None = None) -> Send:
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
@@ -159,9 +185,22 @@ def _with_headers(send: Send) -> Send:
                 del headers[name]
             for name, value in SECURITY_HEADERS.items():
                 headers[name] = value
+            if cookie is not None:
+                headers.append("set-cookie", cookie)
         await send(message)
 
     return send_with_headers
+
+
+def _cookie(scope: Scope, token: str) -> str:
+    return cookie_for(token, is_secure=scope.get("scheme") == "https")
+
+
+def _refused(scope: Scope, status: int, text: Text, headers: dict[str, str] | None = None) -> Response:
+    """For programs as the API tells its errors, for people as a sentence."""
+    if scope["path"].startswith(API):
+        return error_response(status, text, headers=headers)
+    return PlainTextResponse(f"{text.en}\n{text.zh}\n", status, headers)
 
 
 def _name_of(host: str) -> str:
@@ -170,8 +209,3 @@ def _name_of(host: str) -> str:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return ""
-
-
-def _is_login(given: str, wanted: bytes) -> bool:
-    scheme, _, value = given.partition(" ")
-    return scheme.lower() == "basic" and hmac.compare_digest(value.strip().encode(), wanted)

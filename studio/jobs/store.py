@@ -136,6 +136,24 @@ class JobStore:
             ).fetchall()
             return jobs_of(rows, db, self.jobs_folder)
 
+    def page(self, owner: str, *, limit: int, after: str | None, is_oldest_first: bool) -> builtins.list[Job]:
+        """The owner's jobs that are not deleted by the time of their creation, from behind the job `after` on."""
+        order, beyond = ("ASC", ">") if is_oldest_first else ("DESC", "<")
+        start = "" if after is None else f" AND (created, id) {beyond} (SELECT created, id FROM jobs WHERE id = ?)"
+        values = (owner, limit) if after is None else (owner, after, limit)
+        with self._database.read() as db:
+            rows = db.execute(
+                f"SELECT * FROM jobs WHERE owner = ? AND deleted IS NULL{start}"
+                f" ORDER BY created {order}, id {order} LIMIT ?",
+                values,
+            ).fetchall()
+            return jobs_of(rows, db, self.jobs_folder)
+
+    def adopt(self, former: str, owner: str) -> None:
+        """Gives all jobs of the owner `former` to `owner`."""
+        with self._database.write() as db:
+            db.execute("UPDATE jobs SET owner = ?, version = version + 1 WHERE owner = ?", (owner, former))
+
     def unfinished(self, owner: str) -> builtins.list[Job]:
         """The owner's jobs that run, then those that wait, in the order of their places."""
         with self._database.read() as db:
@@ -243,6 +261,17 @@ class JobStore:
     def restore(self, job_id: str) -> Job:
         """Undoes `delete`: a job that was waiting waits again at its place."""
         return self._change(job_id, "deleted = NULL")
+
+    def erase(self, job_id: str) -> bool:
+        """Removes a deleted job for good, with its folder; False for one that still runs or is not deleted."""
+        with told(), self._database.write() as db:
+            gone = db.execute(
+                "DELETE FROM jobs WHERE id = ? AND deleted IS NOT NULL AND state != 'running'", (job_id,)
+            ).rowcount
+            if gone:
+                folder = self.jobs_folder / job_id
+                shutil.rmtree(folder, ignore_errors=not folder.exists())
+        return bool(gone)
 
     def purge(self, deleted_before: float) -> int:
         """Removes for good the jobs that were deleted before that time, and folders that belong to no job.

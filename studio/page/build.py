@@ -43,6 +43,7 @@ def build(services: Services) -> gr.Blocks:
         view["shown"] = gr.Textbox(visible=False)
         view["proposal"] = gr.State(None)
         view["planned"] = gr.State(0)
+        # Where earlier versions kept the owner's name: a browser that still has one keeps its history.
         view["client"] = gr.BrowserState(None, storage_key="i2v_client", secret=BROWSER_SECRET)
         view["draft"] = gr.BrowserState(None, storage_key="i2v_draft", secret=BROWSER_SECRET)
         gr.HTML(_header(), elem_id="header", js_on_load="")

@@ -42,18 +42,17 @@ class PictureFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Services:
-    """`user` is the name behind every job when the studio asks for a login; None where each browser owns its own."""
+    """What every page, endpoint and route shares."""
 
     store: JobStore
     engines: Mapping[str, EngineSpec]
     refiner: RefinerSettings
     examples: tuple[Example, ...]
-    user: str | None = None
 
-    def find_job(self, job_id: str | None) -> Job | None:
-        """The job with that id, if there is one and it may be seen."""
+    def find_job(self, job_id: str | None, owner: str) -> Job | None:
+        """The job with that id, if there is one and it is the owner's."""
         job = self.store.get(job_id) if job_id else None
-        return job if job is not None and self.user in (None, job.owner) else None
+        return job if job is not None and job.owner == owner and job.deleted is None else None
 
 
 class _Words(BaseModel):

@@ -1,0 +1,209 @@
+"""What a program orders becomes a complete request: its fields checked, its defaults the preset's, its prompt refined.
+
+Shared by the HTTP API and the page's named endpoints; knows neither.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from i2v_pipeline.checks import check_request
+from i2v_pipeline.errors import InputError, RequestError
+from i2v_pipeline.guidance import parse_guidance
+from i2v_pipeline.hub import check_model
+from i2v_pipeline.images import Picture, legal_frames
+from i2v_pipeline.presets import find_engine
+from i2v_pipeline.types import EngineSpec, Fit, GenerationRequest, Motion, PresetName, Text
+from prompt_refiner import refine
+from studio.models import best_engine, find_gpu
+from studio.page.services import Services
+from studio.recipe import Choice, compose, motion_of, origin_of, preset_of, style_of
+
+MAX_PROMPT = 8000
+"""Characters: more than any encoder reads, and little enough to be refined at once."""
+
+SHOWN = 60
+"""Characters of a wrong value that an answer repeats."""
+
+RefineMode = Literal["auto", "llm", "offline", "off"]
+_Words = Annotated[str, Field(max_length=MAX_PROMPT)]
+
+
+def _as_text(value: object) -> object:
+    """A number where a text is wanted, as clients send guidance."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _as_number(value: object) -> object:
+    """A text where a number is wanted, as clients of the wire format send seconds."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+class Order(BaseModel):
+    """What may be asked for; what is left out is as the preset says. Extra fields are refused, not ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    prompt: _Words = Field(description="What happens, in English or Chinese.")
+    model: str = Field(default="auto", description="An engine's id, or auto: the best one that is on this machine.")
+    preset: PresetName = Field(default="standard", description="Where the defaults come from.")
+    seconds: Annotated[float | None, BeforeValidator(_as_number), Field(gt=0, allow_inf_nan=False)] = Field(
+        default=None,
+        description="Becomes the nearest number of frames that the engine can make; the answer has what it is.",
+    )
+    frames: int | None = Field(default=None, description="In place of seconds; exact.")
+    size: str | None = Field(
+        default=None, description="WIDTHxHEIGHT, exact; without it the picture's own aspect is kept."
+    )
+    resolution: str | None = Field(default=None, description="In place of size: a name such as 480p or 720p.")
+    fit: Fit = Field(default="crop", description="What happens to a picture of another aspect.")
+    fps: int | None = None
+    steps: int | None = None
+    guidance: Annotated[str | None, BeforeValidator(_as_text)] = Field(
+        default=None, description="5, a ramp 9..6, an interval 5@0-0.6; for two experts two of these: 3.5,1."
+    )
+    flow_shift: float | None = None
+    negative_prompt: _Words | None = None
+    seed: int | None = Field(default=None, description="Drawn and told when it is not given.")
+    refine: SHOWN = 60
+"""Characters of a wrong value that an answer repeats."""
+
+RefineMode = Field(default="auto", description="off sends the prompt as it is.")
+    embed_source: bool = Field(default=True, description="Whether the picture travels inside the MP4.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ordered:
+    """The request to be queued, and what its sender should know about it."""
+
+    request: GenerationRequest
+    notices: tuple[Text, ...]
+
+
+def read_order(order: Order, picture: Picture, path: Path, services: Services) -> Ordered:
+    """The complete, checked request for `picture`, which lies at `path`. May take the refiner's whole deadline.
+
+    Raises `InputError` for what the engine does not take and `ModelError` for an engine whose model is not here.
+    """
+    # 1. What will be made: refused before anybody waits for a refiner
+    spec = engine_of(order, services)
+    frames, notice = _frames_of(order, spec)
+    choice = Choice(
+        preset=order.preset,
+        resolution=_resolution_of(order),
+        frames=frames,
+        fps=order.fps,
+        steps=order.steps,
+        guidance=None if order.guidance is None else parse_guidance(order.guidance),
+        negative_prompt=order.negative_prompt,
+        seed=order.seed,
+        fit=order.fit,
+        embed_source=order.embed_source,
+        flow_shift=order.flow_shift,
+    )
+    request_for = partial(compose, spec, choice, image=path, image_size=(picture.width, picture.height))
+    typed = order.prompt
+    check_request(spec, request_for(prompt=typed, origin=origin_of(typed, None), motion=Motion()))
+    check_model(spec)
+
+    # 2. The prompt
+    is_refined = order.refine != "off"
+    result = refine(
+        typed,
+        style=style_of(spec),
+        settings=services.refiner,
+        mode="offline" if order.refine == "off" else order.refine,
+    )
+    request = request_for(
+        prompt=result.refined_prompt if is_refined else typed,
+        origin=origin_of(typed, result if is_refined else None),
+        motion=motion_of(result),
+    )
+    said = [Text(each.en, each.zh) for each in result.notices] if is_refined else []
+    return Ordered(request=request, notices=(*([notice] if notice else []), *said))
+
+
+def engine_of(order: Order, services: Services) -> EngineSpec:
+    """The engine that is meant; for `auto` the best one that is on this machine. Raises `InputError`."""
+    return best_engine(services.engines, find_gpu()) if order.model == "auto" else find_engine(order.model)
+
+
+def make_order(fields: Mapping[str, object]) -> Order:
+    """The order with these fields. Raises `InputError` with every mistake at once."""
+    try:
+        return Order.model_validate(fields)
+    except ValidationError as error:
+        raise InputError(*mistakes_in(error)) from None
+
+
+def mistakes_in(error: ValidationError) -> Text:
+    """What is wrong with each field, and which fields there are where one is unknown."""
+    told: list[str] = []
+    for each in error.errors(include_url=False, include_context=False):
+        field = ".".join(str(part) for part in each["loc"]) or "body"
+        if each["type"] == "extra_forbidden":
+            told.append(f"{field}: there is no such field. Allowed are {', '.join(Order.model_fields)}.")
+        else:
+            told.append(f"{field} {_shown(each['input'])}: {each['msg']}.")
+    return Text(" ".join(told), f"字段有误：{' '.join(told)}")
+
+
+def _shown(value: object) -> str:
+    """What was given, short enough to be read."""
+    if not isinstance(value, str | int | float):
+        return ""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+def _resolution_of(order: Order) -> str | None:
+    if order.size is not None and order.resolution is not None:
+        raise RequestError(
+            f"Size {order.size} and resolution {order.resolution}: they say the same thing. Give one of them.",
+            f"同时给出了 size {order.size} 和 resolution {order.resolution}：两者含义相同。请只给一个。",
+        )
+    return order.size or order.resolution
+
+
+def _frames_of(order: Order, spec: EngineSpec) -> tuple[int | None, Text | None]:
+    """The number of frames that was asked for, and what to say where seconds could not be met exactly."""
+    if order.seconds is None:
+        return order.frames, None
+    if order.frames is not None:
+        raise RequestError(
+            f"{order.seconds:g} seconds and {order.frames} frames: they say the same thing. Give one of them.",
+            f"同时给出了 {order.seconds:g} 秒和 {order.frames} 帧：两者含义相同。请只给一个。",
+        )
+    fps = preset_of(spec, order.preset).fps if order.fps is None else order.fps
+    legal = legal_frames(spec.grid)
+    shortest, longest = legal[0] / max(fps, 1), legal[-1] / max(fps, 1)
+    # Half a step around the ends still means the end.
+    margin = legal.step / 2 / max(fps, 1)
+    if not shortest - margin <= order.seconds <= longest + margin:
+        raise RequestError(
+            f"{order.seconds:g} seconds: {spec.id} makes {shortest:.2f} to {longest:.2f} s at {fps} frames per second. "
+            "Choose a length in between.",
+            f"{order.seconds:g} 秒：{spec.id} 在每秒 {fps} 帧时可生成 {shortest:.2f} 到 {longest:.2f} 秒。"
+            "请选择其间的时长。",
+        )
+    wished = order.seconds * fps
+    frames = min(legal, key=lambda count: abs(count - wished))
+    if math.isclose(frames, wished):
+        return frames, None
+    made = frames / fps
+    return frames, Text(
+        f"{order.seconds:g} s is not a length that {spec.id} makes at {fps} frames per second; the nearest is "
+        f"{made:.2f} s, {frames} frames.",
+        f"{spec.id} 在每秒 {fps} 帧时无法正好生成 {order.seconds:g} 秒；最接近的是 {made:.2f} 秒，{frames} 帧。",
+    )
