@@ -49,7 +49,7 @@ def clean_up_by_age(jobs: Sequence[Job], *, days: float, now: float) -> CleanUp:
 
 
 def clean_up_by_size(jobs: Sequence[Job], *, max_bytes: int) -> CleanUp:
-    """The oldest that are over, until all that is left takes at most `max_bytes`; favourites stay, whatever they take."""
+    """The oldest that are over, until what is left takes at most `max_bytes`; favourites stay in any case."""
     left, chosen = sum(bytes_of(job) for job in jobs), []
     for job in sorted(jobs, key=lambda job: job.created):
         if left <= max_bytes:
@@ -132,6 +132,4 @@ def _may_go(job: Job) -> bool:
 
 def _clean_up(jobs: Sequence[Job], chosen: list[Job]) -> CleanUp:
     freed = sum(bytes_of(job) for job in chosen)
-    return CleanUp(
-        jobs=tuple(chosen), freed_bytes=freed, kept_bytes=sum(bytes_of(job) for job in jobs) - freed
-    )
+    return CleanUp(jobs=tuple(chosen), freed_bytes=freed, kept_bytes=sum(bytes_of(job) for job in jobs) - freed)

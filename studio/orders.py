@@ -76,10 +76,7 @@ class Order(BaseModel):
     flow_shift: float | None = None
     negative_prompt: _Words | None = None
     seed: int | None = Field(default=None, description="Drawn and told when it is not given.")
-    refine: SHOWN = 60
-"""Characters of a wrong value that an answer repeats."""
-
-RefineMode = Field(default="auto", description="off sends the prompt as it is.")
+    refine: RefineMode = Field(default="auto", description="off sends the prompt as it is.")
     embed_source: bool = Field(default=True, description="Whether the picture travels inside the MP4.")
 
 

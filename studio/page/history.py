@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import gradio as gr
 
@@ -210,7 +209,9 @@ def _question(asked: CleanUp | None) -> str:
             f"Nothing would go. Favourites and jobs that wait or run always stay; {left} are left.",
             f"没有可清理的内容。收藏的、排队或运行中的任务始终保留；共占用 {left}。",
         )
-        return f'<div class="note" role="status"><p>{both(words)}</p>{_button("keep", Text("All right", "知道了"))}</div>'
+        return (
+            f'<div class="note" role="status"><p>{both(words)}</p>{_button("keep", Text("All right", "知道了"))}</div>'
+        )
     count, freed = len(asked.jobs), size(asked.freed_bytes)
     words = Text(
         f"{count} {'job goes' if count == 1 else 'jobs go'} for good, which frees {freed}; {left} are left. "
@@ -227,9 +228,7 @@ def _undo_html(undo: Sequence[str]) -> str:
     if not undo:
         return ""
     count = len(undo)
-    words = Text(
-        "One job was deleted." if count == 1 else f"{count} jobs were deleted.", f"已删除 {count} 个任务。"
-    )
+    words = Text("One job was deleted." if count == 1 else f"{count} jobs were deleted.", f"已删除 {count} 个任务。")
     away = f'<span class="sr-only">{both(Text("Put this note away", "收起提示"))}</span>'
     return (
         f'<div class="note" role="status"><p>{both(words)}</p>{_button("undo", Text("Undo", "撤销"))}'
@@ -249,9 +248,9 @@ def _counted(text: Text, mark: str) -> str:
 
 _CHOICE_BAR = (
     '<div class="note choice-bar" role="status" hidden>'
-    f'<p>{_counted(Text("# chosen", "已选 # 个"), "data-count")}</p>'
+    f"<p>{_counted(Text('# chosen', '已选 # 个'), 'data-count')}</p>"
     f'<a data-zip data-key="zip" download>{_counted(Text("Videos and reports as a zip (#)", "打包下载视频与报告（#）"), "data-done-count")}</a>'
-    f'{_button("delete_chosen", Text("Delete", "删除"))}{_button("choose_none", Text("Choose none", "取消选择"))}</div>'
+    f"{_button('delete_chosen', Text('Delete', '删除'))}{_button('choose_none', Text('Choose none', '取消选择'))}</div>"
 )
 
 

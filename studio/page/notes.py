@@ -18,7 +18,8 @@ STARTED = Text(
     "该任务已经开始，使用的是原来的参数。你的修改还在表单里：点击“生成视频”会按它们新建任务。",
 )
 SAVED = Text(
-    "The waiting job has its new settings; the form is as it was before.", "修改已保存到排队任务；表单已恢复原来的内容。"
+    "The waiting job has its new settings; the form is as it was before.",
+    "修改已保存到排队任务；表单已恢复原来的内容。",
 )
 FRESH_SEED = Text("The seed is empty: a new one is drawn.", "种子已清空：将随机选取。")
 SAME_SEED = Text("With the same seed the same video comes out.", "种子相同，生成的视频也相同。")

@@ -132,7 +132,7 @@ def _acts(job: Job, place: int | None, waiting: int) -> str:
     acts += [(*hold, True), ("remove", "remove", Text("Remove from the queue", "移出队列"), True)]
     return "".join(
         f'<button type="button" data-act="{act}" data-job="{job.id}" data-key="{act}:{job.id}"'
-        f'{"" if is_possible else " aria-disabled=true"}>{icon(drawing)}'
+        f"{'' if is_possible else ' aria-disabled=true'}>{icon(drawing)}"
         f'<span class="sr-only">{both(words)}: {escape(name)}</span></button>'
         for act, drawing, words, is_possible in acts
     )

@@ -86,9 +86,7 @@ class ReuseHandlers:
         self.desk.change(request, note="")
         return {self.view["shown"]: gr.skip()}
 
-    def _fill(
-        self, data: Data, settings: Mapping[str, Any], parts: list[str], proposal: Proposal | None
-    ) -> Updates:
+    def _fill(self, data: Data, settings: Mapping[str, Any], parts: list[str], proposal: Proposal | None) -> Updates:
         """`parts` of `settings` in the form; all its other fields stay as they are."""
         taken = {field for part in parts for field in PARTS[part]}
         now = self.desk.values(data)
