@@ -23,7 +23,7 @@ from i2v_pipeline.images import MAX_BYTES, open_picture
 from i2v_pipeline.types import Text
 from studio.api.body import CreateVideo, read_body
 from studio.api.errors import ApiError, error_response, response_of
-from studio.api.wire import DeletedVideo, ErrorAnswer, Variant, Video, VideoPage, video_of
+from studio.api.wire import DeletedVideo, Variant, Video, VideoPage, video_of
 from studio.jobs.store import POSTER_NAME, REPORT_NAME, VIDEO_NAME, Job
 from studio.orders import Order, Ordered, read_order
 from studio.owners import owner_of
@@ -66,8 +66,7 @@ def make_api(services: Services) -> FastAPI:
 
 
 def _videos(services: Services) -> APIRouter:
-    refusals: dict[int | str, dict[str, Any]] = {"4XX": {"model": ErrorAnswer}, "5XX": {"model": ErrorAnswer}}
-    router = APIRouter(prefix="/videos", tags=["videos"], responses=refusals)
+    router = APIRouter(prefix="/videos", tags=["videos"])
     limiter = anyio.CapacityLimiter(CREATING_AT_ONCE)
 
     @router.post("", operation_id="create_video", openapi_extra=_CREATE_BODY)
@@ -140,15 +139,21 @@ def _place(order: Order, picture: bytes, owner: str, services: Services) -> tupl
         path = Path(folder) / f"picture.{opened.format.lower()}"
         path.write_bytes(picture)
         ordered: Ordered = read_order(order, opened, path, services)
-        return services.store.submit(ordered.request, owner), ordered.notices
+        return services.submit(ordered.request, owner), ordered.notices
 
 
 async def _remove(job_id: str, services: Services) -> None:
-    """Out of every list at once; the files go as soon as a running job has stopped, however long its step takes."""
-    await asyncio.to_thread(services.store.delete, job_id)
+    store = services.store
+    await asyncio.to_thread(store.cancel, job_id)
     with anyio.move_on_after(STOP_WAIT_S):
-        while not await asyncio.to_thread(services.store.erase, job_id):
+        while not await asyncio.to_thread(store.delete, job_id):
             await asyncio.sleep(LOOK_EVERY_S)
+        return
+    raise ApiError(
+        HTTPStatus.CONFLICT,
+        "The video is being stopped; its step takes longer than usual. Delete it again in a moment.",
+        "视频正在停止，当前一步耗时较长。请稍后再删除。",
+    )
 
 
 def _owner(request: Request) -> str:

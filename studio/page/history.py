@@ -165,12 +165,13 @@ def everything(owner: str, store: JobStore) -> list[Job]:
     return store.list(owner, limit=10**6)
 
 
-def listing(page: OpenPage, store: JobStore) -> list[Job]:
-    """What the page looks at, and one more where there is more."""
-    look = page.look
-    return store.list(
-        page.owner, limit=look.limit + 1, search=look.search, engine=look.engine, favourites=look.favourites
+def listing(page: OpenPage, store: JobStore, unfinished: int) -> list[Job]:
+    """What the page looks at of all that is over, and one more where there is more; the rest stands in the queue."""
+    look, limit = page.look, page.look.limit + 1
+    jobs = store.list(
+        page.owner, limit=limit + unfinished, search=look.search, engine=look.engine, favourites=look.favourites
     )
+    return [job for job in jobs if job.over][:limit]
 
 
 def history_html(jobs: Sequence[Job], page: OpenPage) -> str:
@@ -187,7 +188,7 @@ def history_html(jobs: Sequence[Job], page: OpenPage) -> str:
     items = "".join(_item(job, is_shown=job.id == page.job) for job in jobs[: page.look.limit])
     more = ""
     if len(jobs) > page.look.limit:
-        more = f'<button type="button" class="more" data-act="more" data-key="more">{both(Text("Show more", "显示更多"))}</button>'
+        more = _button("more", Text("Show more", "显示更多"), "more")
     return f'<div class="history">{undo}{_CHOICE_BAR}<ul>{items}</ul>{more}</div>'
 
 
@@ -209,9 +210,8 @@ def _question(asked: CleanUp | None) -> str:
             f"Nothing would go. Favourites and jobs that wait or run always stay; {left} are left.",
             f"没有可清理的内容。收藏的、排队或运行中的任务始终保留；共占用 {left}。",
         )
-        return (
-            f'<div class="note" role="status"><p>{both(words)}</p>{_button("keep", Text("All right", "知道了"))}</div>'
-        )
+        seen = _button("keep", Text("All right", "知道了"))
+        return f'<div class="note" role="status"><p>{both(words)}</p>{seen}</div>'
     count, freed = len(asked.jobs), size(asked.freed_bytes)
     words = Text(
         f"{count} {'job goes' if count == 1 else 'jobs go'} for good, which frees {freed}; {left} are left. "
@@ -246,10 +246,11 @@ def _counted(text: Text, mark: str) -> str:
     return both(text).replace("#", number)
 
 
+_CHOSEN = _counted(Text("# chosen", "已选 # 个"), "data-count")
+_ZIP = _counted(Text("Videos and reports as a zip (#)", "打包下载视频与报告（#）"), "data-done-count")
 _CHOICE_BAR = (
-    '<div class="note choice-bar" role="status" hidden>'
-    f"<p>{_counted(Text('# chosen', '已选 # 个'), 'data-count')}</p>"
-    f'<a data-zip data-key="zip" download>{_counted(Text("Videos and reports as a zip (#)", "打包下载视频与报告（#）"), "data-done-count")}</a>'
+    f'<div class="note choice-bar" role="status" hidden><p>{_CHOSEN}</p>'
+    f'<a data-zip data-key="zip" download>{_ZIP}</a>'
     f"{_button('delete_chosen', Text('Delete', '删除'))}{_button('choose_none', Text('Choose none', '取消选择'))}</div>"
 )
 
@@ -261,7 +262,7 @@ def _item(job: Job, *, is_shown: bool) -> str:
     made = time.strftime("%m-%d %H:%M", time.localtime(job.created))
     current = ' aria-current="true"' if is_shown else ""
     name = escape(job.request.prompt.strip()[:40]) or "—"
-    star = both(Text("Favourite", "收藏"))
+    star, choose = both(Text("Favourite", "收藏")), both(Text("Choose", "选择"))
     pressed = str(job.favourite).lower()
     return (
         f'<li><a href="?job={job.id}" data-open="{job.id}" data-key="open:{job.id}"{current}>'
@@ -269,7 +270,7 @@ def _item(job: Job, *, is_shown: bool) -> str:
         f'<span class="caption">{escape(job.request.prompt) or "—"}</span>'
         f'<span class="quiet">{made} · {job.request.seconds:.1f} s</span></a>'
         f'<label class="choose"><input type="checkbox" data-choose="{job.id}" data-key="choose:{job.id}"'
-        f'{" data-done=1" if is_done else ""}><span class="sr-only">{both(Text("Choose", "选择"))}: {name}</span></label>'
+        f'{" data-done=1" if is_done else ""}><span class="sr-only">{choose}: {name}</span></label>'
         f'<button type="button" class="star" data-act="star" data-job="{job.id}" data-key="star:{job.id}"'
         f' aria-pressed="{pressed}">{icon("star")}<span class="sr-only">{star}: {name}</span></button></li>'
     )

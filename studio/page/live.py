@@ -107,7 +107,7 @@ class Live:
         unfinished = store.unfinished(page.owner)
         return {
             view["queue"]: queue.queue_html(unfinished, self.services, shown=page.job, editing=page.editing),
-            view["history"]: history.history_html(history.listing(page, store), page),
+            view["history"]: history.history_html(history.listing(page, store, len(unfinished)), page),
             view["disk"]: history.disk_html(history.everything(page.owner, store), page.clean_up),
             view["note"]: page.note,
             view["generate"]: gr.update(value=label(_generate_key(page))),
