@@ -77,7 +77,7 @@ class Login:
         # A header is decoded as Latin-1, whatever was sent.
         given = login_of(authorization) if key is None else key.encode("latin-1")
         wanted = [self._pair] if key is None else [self._pair, self._password]
-        return given is not None and any([hmac.compare_digest(given, each) for each in wanted])
+        return given is not None and any(hmac.compare_digest(given, each) for each in wanted)
 
 
 def seconds_to_wait(seconds: float) -> int:

@@ -5,16 +5,18 @@ Shared by the HTTP API and the page's named endpoints; knows neither.
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from i2v_pipeline.checks import check_request
-from i2v_pipeline.errors import RequestError
+from i2v_pipeline.errors import InputError, RequestError
 from i2v_pipeline.guidance import parse_guidance
 from i2v_pipeline.hub import check_model
 from i2v_pipeline.images import Picture, legal_frames
@@ -27,6 +29,9 @@ from studio.recipe import Choice, compose, motion_of, origin_of, preset_of, styl
 
 MAX_PROMPT = 8000
 """Characters: more than any encoder reads, and little enough to be refined at once."""
+
+SHOWN = 60
+"""Characters of a wrong value that an answer repeats."""
 
 RefineMode = Literal["auto", "llm", "offline", "off"]
 _Words = Annotated[str, Field(max_length=MAX_PROMPT)]
@@ -51,25 +56,28 @@ class Order(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     prompt: _Words = Field(description="What happens, in English or Chinese.")
-    model: str = Field("auto", description="An engine's id, or auto: the best one that is on this machine.")
-    preset: PresetName = Field("standard", description="Where the defaults come from.")
+    model: str = Field(default="auto", description="An engine's id, or auto: the best one that is on this machine.")
+    preset: PresetName = Field(default="standard", description="Where the defaults come from.")
     seconds: Annotated[float | None, BeforeValidator(_as_number), Field(gt=0, allow_inf_nan=False)] = Field(
-        None, description="Becomes the nearest number of frames that the engine can make; the answer has what it is."
+        default=None,
+        description="Becomes the nearest number of frames that the engine can make; the answer has what it is.",
     )
-    frames: int | None = Field(None, description="In place of seconds; exact.")
-    size: str | None = Field(None, description="WIDTHxHEIGHT, exact; without it the picture's own aspect is kept.")
-    resolution: str | None = Field(None, description="In place of size: a name such as 480p or 720p.")
-    fit: Fit = Field("crop", description="What happens to a picture of another aspect.")
+    frames: int | None = Field(default=None, description="In place of seconds; exact.")
+    size: str | None = Field(
+        default=None, description="WIDTHxHEIGHT, exact; without it the picture's own aspect is kept."
+    )
+    resolution: str | None = Field(default=None, description="In place of size: a name such as 480p or 720p.")
+    fit: Fit = Field(default="crop", description="What happens to a picture of another aspect.")
     fps: int | None = None
     steps: int | None = None
     guidance: Annotated[str | None, BeforeValidator(_as_text)] = Field(
-        None, description="5, a ramp 9..6, an interval 5@0-0.6; for two experts two of these: 3.5,1."
+        default=None, description="5, a ramp 9..6, an interval 5@0-0.6; for two experts two of these: 3.5,1."
     )
     flow_shift: float | None = None
     negative_prompt: _Words | None = None
-    seed: int | None = Field(None, description="Drawn and told when it is not given.")
-    refine: RefineMode = Field("auto", description="off sends the prompt as it is.")
-    embed_source: bool = Field(True, description="Whether the picture travels inside the MP4.")
+    seed: int | None = Field(default=None, description="Drawn and told when it is not given.")
+    refine: RefineMode = Field(default="auto", description="off sends the prompt as it is.")
+    embed_source: bool = Field(default=True, description="Whether the picture travels inside the MP4.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +94,7 @@ def read_order(order: Order, picture: Picture, path: Path, services: Services) -
     Raises `InputError` for what the engine does not take and `ModelError` for an engine whose model is not here.
     """
     # 1. What will be made: refused before anybody waits for a refiner
-    spec = best_engine(services.engines, find_gpu()) if order.model == "auto" else find_engine(order.model)
+    spec = engine_of(order, services)
     frames, notice = _frames_of(order, spec)
     choice = Choice(
         preset=order.preset,
@@ -109,7 +117,10 @@ def read_order(order: Order, picture: Picture, path: Path, services: Services) -
     # 2. The prompt
     is_refined = order.refine != "off"
     result = refine(
-        typed, style=style_of(spec), settings=services.refiner, mode="offline" if order.refine == "off" else order.refine
+        typed,
+        style=style_of(spec),
+        settings=services.refiner,
+        mode="offline" if order.refine == "off" else order.refine,
     )
     request = request_for(
         prompt=result.refined_prompt if is_refined else typed,
@@ -118,6 +129,39 @@ def read_order(order: Order, picture: Picture, path: Path, services: Services) -
     )
     said = [Text(each.en, each.zh) for each in result.notices] if is_refined else []
     return Ordered(request=request, notices=(*([notice] if notice else []), *said))
+
+
+def engine_of(order: Order, services: Services) -> EngineSpec:
+    """The engine that is meant; for `auto` the best one that is on this machine. Raises `InputError`."""
+    return best_engine(services.engines, find_gpu()) if order.model == "auto" else find_engine(order.model)
+
+
+def make_order(fields: Mapping[str, object]) -> Order:
+    """The order with these fields. Raises `InputError` with every mistake at once."""
+    try:
+        return Order.model_validate(fields)
+    except ValidationError as error:
+        raise InputError(*mistakes_in(error)) from None
+
+
+def mistakes_in(error: ValidationError) -> Text:
+    """What is wrong with each field, and which fields there are where one is unknown."""
+    told: list[str] = []
+    for each in error.errors(include_url=False, include_context=False):
+        field = ".".join(str(part) for part in each["loc"]) or "body"
+        if each["type"] == "extra_forbidden":
+            told.append(f"{field}: there is no such field. Allowed are {', '.join(Order.model_fields)}.")
+        else:
+            told.append(f"{field} {_shown(each['input'])}: {each['msg']}.")
+    return Text(" ".join(told), f"字段有误：{' '.join(told)}")
+
+
+def _shown(value: object) -> str:
+    """What was given, short enough to be read."""
+    if not isinstance(value, str | int | float):
+        return ""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def _resolution_of(order: Order) -> str | None:
@@ -147,10 +191,12 @@ def _frames_of(order: Order, spec: EngineSpec) -> tuple[int | None, Text | None]
         raise RequestError(
             f"{order.seconds:g} seconds: {spec.id} makes {shortest:.2f} to {longest:.2f} s at {fps} frames per second. "
             "Choose a length in between.",
-            f"{order.seconds:g} 秒：{spec.id} 在每秒 {fps} 帧时可生成 {shortest:.2f} 到 {longest:.2f} 秒。请选择其间的时长。",
+            f"{order.seconds:g} 秒：{spec.id} 在每秒 {fps} 帧时可生成 {shortest:.2f} 到 {longest:.2f} 秒。"
+            "请选择其间的时长。",
         )
-    frames = min(legal, key=lambda count: abs(count - order.seconds * fps))
-    if math.isclose(frames, order.seconds * fps):
+    wished = order.seconds * fps
+    frames = min(legal, key=lambda count: abs(count - wished))
+    if math.isclose(frames, wished):
         return frames, None
     made = frames / fps
     return frames, Text(

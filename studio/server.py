@@ -5,12 +5,14 @@ Never imports an engine: what is heavy runs in the worker processes, so the page
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
 import socket
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import uvicorn
@@ -33,6 +35,10 @@ MAX_PORT = 65535
 MAX_UPLOAD = "32mb"
 CLOSE_WAIT_S = 1
 """Open streams to browsers never end by themselves; they get this long when the server stops."""
+
+MAX_THREADS = 64
+"""What waits for the disk or for a language model waits in these; Python's own number, the cores and four, is so small
+that a few slow answers would hold up every open page."""
 
 ASSETS = Path(__file__).resolve().parent / "page" / "assets"
 
@@ -173,6 +179,7 @@ class _Server(uvicorn.Server):
         )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="wait"))
         await super().startup(sockets)
         if self.started:
             shown = "127.0.0.1" if self.config.host in ANY_ADDRESS else self.config.host

@@ -64,9 +64,7 @@ class Shell:
     `early_head` is HTML that goes first into the page's head, before any other script runs.
     """
 
-    def __init__(
-        self, app: ASGIApp, *, hosts: Collection[str] | None, login: Login | None, early_head: str
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, hosts: Collection[str] | None, login: Login | None, early_head: str) -> None:
         self._app = app
         self._hosts = None if hosts is None else frozenset(host.lower() for host in hosts)
         self._login = login
@@ -211,4 +209,3 @@ def _name_of(host: str) -> str:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return ""
-

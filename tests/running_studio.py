@@ -27,8 +27,9 @@ LAUNCH_ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
 class RunningStudio:
     """`app.py serve` on a free port with its own data folder. No LLM is configured but by `environment`."""
 
-    def __init__(self, data: Path, **environment: str) -> None:
+    def __init__(self, data: Path, *options: str, **environment: str) -> None:
         self.data = data
+        self._options = options
         self._environment = environment
         self.log_path = data.parent / f"{data.name}.log"
         self.port = _free_port()
@@ -41,8 +42,9 @@ class RunningStudio:
     def start(self) -> None:
         environment = {name: value for name, value in os.environ.items() if not _is_setting(name)}
         with self.log_path.open("ab") as log:
+            command = [str(ROOT / "app.py"), "serve", "--port", str(self.port), "--data", str(self.data)]
             self._process = subprocess.Popen(
-                [sys.executable, str(ROOT / "app.py"), "serve", "--port", str(self.port), "--data", str(self.data)],
+                [sys.executable, *command, *self._options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -87,7 +89,8 @@ class RunningStudio:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
         try:
             connection.request("GET", "/studio/health")
-            return connection.getresponse().status == 200
+            # With a login the studio asks for it, and stands.
+            return connection.getresponse().status in (200, 401)
         except OSError:
             return False
         finally:
@@ -95,9 +98,9 @@ class RunningStudio:
 
 
 @contextmanager
-def running_studio(data: Path, **environment: str) -> Iterator[RunningStudio]:
+def running_studio(data: Path, *options: str, **environment: str) -> Iterator[RunningStudio]:
     """A started studio; stopped at the end."""
-    studio = RunningStudio(data, **environment)
+    studio = RunningStudio(data, *options, **environment)
     try:
         studio.start()
         yield studio

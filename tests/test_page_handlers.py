@@ -10,11 +10,13 @@ from typing import Any
 
 import gradio as gr
 import pytest
+from starlette.datastructures import Headers
 
 from i2v_pipeline.presets import load_presets
 from i2v_pipeline.types import GenerationRequest, Motion, PromptOrigin, Text
 from prompt_refiner import RefinerSettings
 from studio.jobs.store import Job, JobProgress, JobStore
+from studio.owners import OWNER_HEADER
 from studio.page import status
 from studio.page.events import Handlers
 from studio.page.services import Services, load_examples
@@ -44,19 +46,18 @@ def store(tmp_path: Path) -> JobStore:
     return JobStore(tmp_path)
 
 
-def handlers_on(store: JobStore, user: str | None = None) -> Handlers:
-    services = Services(
-        store=store, engines=load_presets(), refiner=RefinerSettings(), examples=load_examples(), user=user
-    )
+def handlers_on(store: JobStore) -> Handlers:
+    services = Services(store=store, engines=load_presets(), refiner=RefinerSettings(), examples=load_examples())
     return Handlers(services, {name: name for name in FIELDS}, {name: name for name in VIEW})
 
 
-def page(session: str = "page", **query: str) -> Any:
-    return SimpleNamespace(session_hash=session, query_params=query)
+def page(session: str = "page", owner: str | None = "me", **query: str) -> Any:
+    headers = Headers({} if owner is None else {OWNER_HEADER: owner})
+    return SimpleNamespace(session_hash=session, query_params=query, headers=headers)
 
 
-def opening(handlers: Handlers, client: str | None = "me", **query: str) -> dict[str, Any]:
-    """What a page that is opened gets first."""
+def opening(handlers: Handlers, client: str | None = None, **query: str) -> dict[str, Any]:
+    """What a page that is opened gets first; `client` is what an earlier version left in the browser's storage."""
 
     async def first() -> dict[str, Any]:
         updates = handlers.live({"client": client, "draft": None}, page(**query))
@@ -108,28 +109,49 @@ def test_a_page_opens_the_job_of_its_address_else_one_that_runs_else_the_newest(
     assert opening(handlers, job=first.id)["shown"] == first.id
 
 
-def test_a_new_browser_gets_an_owner_of_its_own_and_keeps_it(store: JobStore) -> None:
+def test_a_job_is_of_whoever_asked_for_it_and_nobody_else_finds_it(store: JobStore) -> None:
     handlers = handlers_on(store)
-    one, other = (opening(handlers, client=None)["client"] for _ in range(2))
-    assert one != other
-    assert opening(handlers, client=one)["client"] == one
-
-
-def test_with_a_login_the_jobs_are_the_users_and_nobody_elses_is_shown(store: JobStore) -> None:
-    theirs = store.submit(REQUEST, "somebody")
-    handlers = handlers_on(store, user="me")
-    job_id = handlers.generate({**FORM, "proposal": None, "client": "any browser"}, page())["shown"]
-    job = store.get(job_id)
+    job = store.get(handlers.generate({**FORM, "proposal": None}, page(owner="me"))["shown"])
     assert job is not None
     assert job.owner == "me"
-    assert handlers.services.find_job(job_id) is not None
-    assert handlers.services.find_job(theirs.id) is None
+    assert handlers.services.find_job(job.id, "me") == job
+    assert handlers.services.find_job(job.id, "somebody") is None
+    store.delete(job.id)
+    assert handlers.services.find_job(job.id, "me") is None
+
+
+def test_a_page_of_somebody_else_can_do_nothing_with_my_job(store: JobStore) -> None:
+    handlers = handlers_on(store)
+    job = store.submit(REQUEST, "me")
+    for press in (handlers.again, handlers.retry, handlers.cancel, handlers.reuse):
+        with pytest.raises(gr.Error, match="不存在"):
+            press({"shown": job.id}, page(owner="somebody"))
+    assert store.get(job.id) == job
+
+
+def test_a_browser_that_an_earlier_version_knew_keeps_its_history(store: JobStore) -> None:
+    former = "Zm9ybWVyLWNsaWVudC1uYW"
+    job = store.submit(REQUEST, former)
+    handlers = handlers_on(store)
+    # Whoever names another owner outright gets nothing.
+    store.submit(REQUEST, "key:0123456789abcdef")
+    assert opening(handlers, client="key:0123456789abcdef")["shown"] is None
+    updates = opening(handlers, client=former)
+    assert updates["shown"] == job.id
+    assert updates["client"] is None
+
+
+def test_a_browser_without_cookies_is_told_so(store: JobStore) -> None:
+    handlers = handlers_on(store)
+    with pytest.raises(gr.Error, match="Cookie"):
+        handlers.generate({**FORM, "proposal": None}, page(owner=None))
+    assert store.list("") == []
 
 
 def test_generate_submits_what_the_plan_told(store: JobStore) -> None:
     handlers = handlers_on(store)
     told = handlers.plan({**FORM, "proposal": None, "planned": 0, "count": 1})["plan"]
-    job = store.get(handlers.generate({**FORM, "proposal": None, "client": "me"}, page())["shown"])
+    job = store.get(handlers.generate({**FORM, "proposal": None}, page())["shown"])
     assert job is not None
     assert f"{job.request.width} × {job.request.height} · {job.request.frames} 帧" in told
     assert job.request.prompt == FORM["prompt"]
@@ -139,7 +161,7 @@ def test_generate_submits_what_the_plan_told(store: JobStore) -> None:
 def test_again_changes_the_seed_alone_and_retry_nothing(store: JobStore) -> None:
     handlers = handlers_on(store)
     job = store.submit(REQUEST, "me")
-    data = {"shown": job.id, "client": "me"}
+    data = {"shown": job.id}
     again, retry = (store.get(press(data, page())["shown"]) for press in (handlers.again, handlers.retry))
     assert again is not None
     assert retry is not None
@@ -157,7 +179,7 @@ def test_a_page_is_sent_what_changed_and_stays_alive_after_the_job(store: JobSto
 
     async def follow() -> None:
         job = running(store)
-        updates = handlers.live({"client": "me", "draft": None}, page())
+        updates = handlers.live({"client": None, "draft": None}, page())
         assert (await anext(updates))["shown"] == job.id
         (first,) = await until(updates, "生成中")
         assert set(first) >= {"status", "screen", "history", "cancel", "report"}
@@ -168,7 +190,7 @@ def test_a_page_is_sent_what_changed_and_stays_alive_after_the_job(store: JobSto
         last = (await until(updates, "空间不足"))[-1]
         assert last["retry"] == gr.update(visible=True)
         # Another job of the same page, from a button.
-        handlers.retry({"shown": job.id, "client": "me"}, page())
+        handlers.retry({"shown": job.id}, page())
         assert last["history"] != (await until(updates, "即将开始"))[-1]["history"]
         await updates.aclose()
 
@@ -180,7 +202,7 @@ def test_two_pages_each_follow_their_own_job(store: JobStore) -> None:
 
     async def follow() -> None:
         jobs = [running(store), running(store)]
-        pages = [handlers.live({"client": "me", "draft": None}, page(job.id, job=job.id)) for job in jobs]
+        pages = [handlers.live({"client": None, "draft": None}, page(job.id, job=job.id)) for job in jobs]
         for updates in pages:
             await anext(updates)
             await until(updates, "生成中")
@@ -202,10 +224,7 @@ def test_a_preview_is_shown_while_there_is_one(store: JobStore) -> None:
 
 def test_what_is_pressed_for_a_job_that_is_gone_is_answered_in_words(store: JobStore) -> None:
     handlers = handlers_on(store)
-    data = {"shown": "20200101-000000-00000000", "client": "me"}
-    for press in (handlers.again, handlers.retry):
+    data = {"shown": "20200101-000000-00000000"}
+    for press in (handlers.again, handlers.retry, handlers.cancel, handlers.reuse):
         with pytest.raises(gr.Error, match="不存在"):
             press(data, page())
-    for press in (handlers.cancel, handlers.reuse):
-        with pytest.raises(gr.Error, match="不存在"):
-            press(data)

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import UploadFile
@@ -19,7 +18,7 @@ from starlette.types import Message, Receive
 
 from i2v_pipeline.images import MAX_BYTES
 from studio.api.errors import ApiError
-from studio.orders import Order
+from studio.orders import Order, mistakes_in
 
 MAX_BODY = MAX_BYTES * 3 // 2
 """In bytes: the largest picture takes a third more as base64, and there are the other fields."""
@@ -151,23 +150,5 @@ def _too_large() -> ApiError:
 
 
 def _mistakes(error: ValidationError) -> ApiError:
-    """All mistakes at once, each with its field."""
-    told: list[str] = []
-    fields: list[str] = []
-    for each in error.errors(include_url=False, include_context=False):
-        field = ".".join(str(part) for part in each["loc"]) or "body"
-        fields.append(field)
-        if each["type"] == "extra_forbidden":
-            told.append(f"{field}: there is no such field. Allowed are {', '.join(CreateVideo.model_fields)}.")
-        else:
-            told.append(f"{field} {_shown(each.get('input'))}: {each['msg']}.")
-    said = " ".join(told)
-    return ApiError(HTTPStatus.BAD_REQUEST, said, f"请求有误：{said}", param=fields[0])
-
-
-def _shown(value: Any) -> str:  # noqa: ANN401 - any JSON value
-    """What was given, short enough to be read."""
-    if isinstance(value, dict | list | bytes):
-        return ""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    first = error.errors(include_url=False, include_context=False)[0]["loc"]
+    return ApiError(HTTPStatus.BAD_REQUEST, *mistakes_in(error), param=str(first[0]) if first else None)

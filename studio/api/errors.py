@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from i2v_pipeline.errors import InputError, ModelError, PictureError, StudioError
 from i2v_pipeline.types import Text
-from studio.page.services import QueueFullError
+from studio.jobs.types import JobError, QueueFull
 
 _CODES = {
     HTTPStatus.BAD_REQUEST: "invalid_request",
@@ -38,9 +38,7 @@ QUEUE_WAIT_S = 5
 class ApiError(StudioError):
     """A refusal with its HTTP status; `param` is the field of the request that it is about."""
 
-    def __init__(
-        self, status: HTTPStatus, en: str, zh: str, *, param: str | None = None
-    ) -> None:
+    def __init__(self, status: HTTPStatus, en: str, zh: str, *, param: str | None = None) -> None:
         super().__init__(en, zh)
         self.status = status
         self.param = param
@@ -67,12 +65,12 @@ def response_of(error: StudioError) -> Response:
     """The answer to a request that ended in `error`."""
     if isinstance(error, ApiError):
         return error_response(error.status, error.text, param=error.param)
-    if isinstance(error, QueueFullError):
+    if isinstance(error, QueueFull):
         return error_response(HTTPStatus.TOO_MANY_REQUESTS, error.text, headers={"Retry-After": str(QUEUE_WAIT_S)})
     if isinstance(error, PictureError):
         return error_response(HTTPStatus.UNPROCESSABLE_ENTITY, error.text, param="input_reference")
     if isinstance(error, InputError):
         return error_response(HTTPStatus.BAD_REQUEST, error.text)
-    if isinstance(error, ModelError):
-        return error_response(HTTPStatus.CONFLICT, error.text, param="model")
+    if isinstance(error, ModelError | JobError):
+        return error_response(HTTPStatus.CONFLICT, error.text)
     return error_response(HTTPStatus.INTERNAL_SERVER_ERROR, error.text)

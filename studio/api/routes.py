@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+import time
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import anyio
-import anyio.to_thread
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -23,14 +22,12 @@ from i2v_pipeline.images import MAX_BYTES, open_picture
 from i2v_pipeline.types import Text
 from studio.api.body import CreateVideo, read_body
 from studio.api.errors import ApiError, error_response, response_of
-from studio.api.wire import DeletedVideo, Variant, Video, VideoPage, video_of
+from studio.api.wire import DeletedVideo, ErrorAnswer, Variant, Video, VideoPage, video_of
 from studio.jobs.store import POSTER_NAME, REPORT_NAME, VIDEO_NAME, Job
 from studio.orders import Order, Ordered, read_order
 from studio.owners import owner_of
 from studio.page.services import Services
 
-CREATING_AT_ONCE = 8
-"""Orders that are read and refined at the same time; a page's own work never waits for them."""
 STOP_WAIT_S = 30.0
 """How long a deletion waits for a running job to stop between two of its steps."""
 LOOK_EVERY_S = 0.1
@@ -66,15 +63,15 @@ def make_api(services: Services) -> FastAPI:
 
 
 def _videos(services: Services) -> APIRouter:
-    router = APIRouter(prefix="/videos", tags=["videos"])
-    limiter = anyio.CapacityLimiter(CREATING_AT_ONCE)
+    refusals: dict[int | str, dict[str, Any]] = {"4XX": {"model": ErrorAnswer}, "5XX": {"model": ErrorAnswer}}
+    router = APIRouter(prefix="/videos", tags=["videos"], responses=refusals)
 
     @router.post("", operation_id="create_video", openapi_extra=_CREATE_BODY)
     async def create(request: Request) -> Video:
         """Queues a video and returns at once; it is made in the order of the queue."""
         owner = _owner(request)
         order, picture = await read_body(request)
-        job, notices = await anyio.to_thread.run_sync(_place, order, picture, owner, services, limiter=limiter)
+        job, notices = await asyncio.to_thread(_place, order, picture, owner, services)
         return video_of(job, notices)
 
     @router.get("", operation_id="list_videos")
@@ -139,21 +136,15 @@ def _place(order: Order, picture: bytes, owner: str, services: Services) -> tupl
         path = Path(folder) / f"picture.{opened.format.lower()}"
         path.write_bytes(picture)
         ordered: Ordered = read_order(order, opened, path, services)
-        return services.submit(ordered.request, owner), ordered.notices
+        return services.store.submit(ordered.request, owner), ordered.notices
 
 
 async def _remove(job_id: str, services: Services) -> None:
-    store = services.store
-    await asyncio.to_thread(store.cancel, job_id)
-    with anyio.move_on_after(STOP_WAIT_S):
-        while not await asyncio.to_thread(store.delete, job_id):
-            await asyncio.sleep(LOOK_EVERY_S)
-        return
-    raise ApiError(
-        HTTPStatus.CONFLICT,
-        "The video is being stopped; its step takes longer than usual. Delete it again in a moment.",
-        "视频正在停止，当前一步耗时较长。请稍后再删除。",
-    )
+    """Out of every list at once; the files go as soon as a running job has stopped, however long its step takes."""
+    await asyncio.to_thread(services.store.delete, job_id)
+    deadline = time.monotonic() + STOP_WAIT_S
+    while not await asyncio.to_thread(services.store.erase, job_id) and time.monotonic() < deadline:
+        await asyncio.sleep(LOOK_EVERY_S)
 
 
 def _owner(request: Request) -> str:

@@ -26,6 +26,22 @@ class VideoError(BaseModel):
     message_zh: str
 
 
+class ErrorFacts(BaseModel):
+    """What was wrong, in both languages; `param` is the field that it is about."""
+
+    message: str
+    message_zh: str
+    type: str
+    code: str
+    param: str | None
+
+
+class ErrorAnswer(BaseModel):
+    """The body of every answer that is not a success."""
+
+    error: ErrorFacts
+
+
 class Video(BaseModel):
     """A job. Up to `error` as every video server has it; the rest is the studio's own."""
 
@@ -37,7 +53,7 @@ class Video(BaseModel):
     progress: int = Field(description="Percent, over all stages; 100 only once the video stands there whole.")
     created_at: int
     completed_at: int | None
-    expires_at: int | None = Field(None, description="Videos do not expire.")
+    expires_at: int | None = Field(default=None, description="Videos do not expire.")
     model: str
     prompt: str = Field(description="As it is sent to the engine.")
     seconds: str
@@ -50,13 +66,15 @@ class Video(BaseModel):
     step: int | None = None
     steps_of_stage: int | None = None
     seconds_left: float | None = None
-    ahead: int = Field(0, description="Jobs that will run before this one.")
+    ahead: int = Field(default=0, description="Jobs that will run before this one.")
     typed_prompt: str
     preset: str | None
     frames: int
     fps: int
     seed: int
-    notices: list[str] = Field([], description="What was not done as asked, and why; in the answer to create only.")
+    notices: list[str] = Field(
+        default=[], description="What was not done as asked, and why; in the answer to create only."
+    )
 
 
 class VideoPage(BaseModel):
@@ -86,10 +104,10 @@ def video_of(job: Job, notices: tuple[Text, ...] = ()) -> Video:
         completed_at=int(job.finished) if job.state == "done" and job.finished is not None else None,
         model=request.engine,
         prompt=request.prompt,
-        seconds=f"{request.seconds:.2f}".rstrip("0").rstrip("."),
+        seconds=f"{request.seconds:.3f}".rstrip("0").rstrip("."),
         size=f"{request.width}x{request.height}",
         error=_error_of(job),
-        state=job.state,
+        state="paused" if job.held and job.state == "queued" else job.state,
         stage=progress and progress.stage,
         step=progress and progress.step,
         steps_of_stage=progress and progress.steps,

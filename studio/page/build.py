@@ -10,6 +10,7 @@ from i2v_pipeline.types import Text
 from prompt_refiner import RefinerSettings
 from studio.page import history, queue, reuse, status
 from studio.page.desk import Desk
+from studio.page.endpoints import add_endpoints
 from studio.page.form import Form, make_engine, make_picture, make_preset, make_settings
 from studio.page.plan import empty_plan, engine_html, lacks_html
 from studio.page.services import Services
@@ -55,6 +56,8 @@ def build(services: Services) -> gr.Blocks:
         _make_history(services, view)
         # Last of all inputs, where the event's script fills it in.
         view["count"] = gr.Number(visible=False)
+        # Before the page's own events, which would take their names.
+        add_endpoints(services)
         wire(page, Desk(services, form, view))
         # Every open page holds one of Gradio's places for events under way.
         page.max_threads = MAX_PAGES

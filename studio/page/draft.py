@@ -39,7 +39,7 @@ def read(kept: Any, services: Services) -> Draft | None:  # noqa: ANN401 - whate
     if not _is_form(values, services):
         return None
     fields = {name: values.get(name) for name in ("engine", "preset", "fit", *TEXTS, *NUMBERS)}
-    return Draft(values={**fields, "image": _own_upload(values.get("image"))}, proposal=from_json(kept.get("proposal")))
+    return Draft(values={**fields, "image": own_upload(values.get("image"))}, proposal=from_json(kept.get("proposal")))
 
 
 def _is_form(values: Mapping[str, Any], services: Services) -> bool:
@@ -52,7 +52,7 @@ def _is_form(values: Mapping[str, Any], services: Services) -> bool:
     )
 
 
-def _own_upload(path: Any) -> str | None:  # noqa: ANN401
+def own_upload(path: Any) -> str | None:  # noqa: ANN401
     """The path of an uploaded picture that is still there; None for any other file of this machine."""
     if not isinstance(path, str) or "\0" in path:
         return None

@@ -13,20 +13,13 @@ import yaml
 from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from i2v_pipeline.errors import StudioError
 from i2v_pipeline.images import open_picture
-from i2v_pipeline.types import EngineSpec, Finding, GenerationRequest, Text
+from i2v_pipeline.types import EngineSpec, Finding, Text
 from prompt_refiner import RefinerSettings
 from studio.jobs.store import Job, JobStore
 
 EXAMPLES_FOLDER = Path(__file__).resolve().parents[2] / "examples"
 THUMBNAIL_SIDE = 320
-MAX_UNFINISHED = 100
-"""Jobs of one owner that wait or run; their pictures take disk, and a list of more serves nobody."""
-
-
-class QueueFullError(StudioError):
-    """An owner has too many unfinished jobs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,15 +53,6 @@ class Services:
         """The job with that id, if there is one and it is the owner's."""
         job = self.store.get(job_id) if job_id else None
         return job if job is not None and job.owner == owner and job.deleted is None else None
-
-    def submit(self, request: GenerationRequest, owner: str) -> Job:
-        """Queues the request. Raises `QueueFullError` for an owner who has too many unfinished jobs."""
-        if self.store.count_unfinished(owner) >= MAX_UNFINISHED:
-            raise QueueFullError(
-                f"{MAX_UNFINISHED} of your jobs are not finished: no more are taken before. Wait for one, or cancel one.",
-                f"你有 {MAX_UNFINISHED} 个未完成的任务，暂时不能再添加。请等待或取消其中一个。",
-            )
-        return self.store.submit(request, owner)
 
 
 class _Words(BaseModel):

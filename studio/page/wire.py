@@ -14,8 +14,9 @@ from studio.page.live import FOLLOWED, Live
 from studio.page.queue import QueueHandlers
 from studio.page.reuse import ReuseHandlers
 
-# No event is part of a public API. Values come as they are: Gradio's own reading of a picture forgets its rotation and
-# depth and tells a reader's error with the path of the file, and a number out of range is refused in English.
+# No event is part of the public API, which has endpoints of its own. Values come as they are: Gradio's own reading of a
+# picture forgets its rotation and depth and tells a reader's error with the path of the file, and a number out of range
+# is refused in English.
 PRIVATE: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "preprocess": False}
 EVENT: dict[str, Any] = {"concurrency_limit": None, **PRIVATE}
 
