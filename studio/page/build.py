@@ -70,7 +70,12 @@ def _make_form(services: Services, form: Form, view: dict[str, Any]) -> None:
     view["examples"] = gr.HTML(_examples(services), elem_id="examples", js_on_load=_PICK_EXAMPLE)
     view["note"] = gr.HTML("", elem_id="note", js_on_load=reuse.ON_NOTE)
     make_picture(form)
-    view["restore"] = gr.UploadButton(label("restore"), file_types=[".mp4", ".json"], size="sm", elem_id="restore")
+    view["restore"] = gr.UploadButton(
+        label("restore"),  # pyright: ignore[reportArgumentType] - translated as every label is
+        file_types=[".mp4", ".json"],
+        size="sm",
+        elem_id="restore",
+    )
     with gr.Column(elem_id="prompt-group", elem_classes="card"):
         form["prompt"] = gr.Textbox(
             label=label("prompt"),

@@ -13,11 +13,13 @@ from typing import Any
 import gradio as gr
 from gradio import processing_utils
 from gradio.components import Component
+from gradio.utils import get_upload_folder
 
 from i2v_pipeline.errors import InputError
 from i2v_pipeline.types import EngineSpec
 from studio.jobs.store import Job
 from studio.library import CleanUp
+from studio.owners import owner_of
 from studio.page import draft, refine
 from studio.page.form import Form, engine_updates, read_values
 from studio.page.plan import engine_html, lacks_html
@@ -70,10 +72,21 @@ class Desk:
         self.view = view
         self.pages: dict[str, OpenPage] = {}
 
+    def owner(self, request: gr.Request) -> str:
+        """Who sits before the page. Raises `InputError` for a browser that keeps no cookie."""
+        owner = owner_of(request.headers)
+        if owner is None:
+            raise InputError(
+                "Your browser keeps no cookie of this studio, so it cannot tell which videos are yours. Allow cookies "
+                "for this address and reload.",
+                "浏览器没有保存本工作室的 Cookie，无法识别哪些视频属于你。请允许此地址的 Cookie，然后刷新。",
+            )
+        return owner
+
     def page(self, request: gr.Request) -> OpenPage:
         """What the page shows that the event came from. Raises `InputError` where it has lost its connection."""
-        page = self.pages.get(request.session_hash or "")
-        if page is None:
+        owner, page = self.owner(request), self.pages.get(request.session_hash or "")
+        if page is None or page.owner != owner:
             raise InputError(
                 "This page has lost its connection to the studio. Reload it; the form is kept.",
                 "页面与工作室的连接已断开。请刷新页面；表单内容会保留。",
@@ -90,8 +103,8 @@ class Desk:
         return {self.view["shown"]: job_id}
 
     def find(self, job_id: str | None, request: gr.Request) -> Job:
-        """The page's own job with that id. Raises `InputError` where there is none."""
-        job = self.services.find_job(job_id, self.page(request).owner)
+        """The person's own job with that id. Raises `InputError` where there is none."""
+        job = self.services.find_job(job_id, self.owner(request))
         if job is None:
             raise InputError(GONE.en, GONE.zh)
         return job
@@ -106,11 +119,11 @@ class Desk:
 
     def cached(self, path: Path) -> str:
         """A copy that Gradio may show: it serves no other file than those in its own folder."""
-        return processing_utils.save_file_to_cache(path, cache_dir=self.form["image"].GRADIO_CACHE)
+        return processing_utils.save_file_to_cache(path, cache_dir=get_upload_folder())
 
     def cached_bytes(self, content: bytes, name: str) -> str:
         """The same for a file that does not exist yet."""
-        return processing_utils.save_bytes_to_cache(content, name, cache_dir=self.form["image"].GRADIO_CACHE)
+        return processing_utils.save_bytes_to_cache(content, name, cache_dir=get_upload_folder())
 
     def fill(self, values: Mapping[str, Any], proposal: Proposal | None) -> Updates:
         """These fields in the form, each with the range and the choices that the engine among `values` has."""

@@ -155,7 +155,7 @@ class Handlers:
         return read_series(values, data[self.view["pictures"]], is_each_line=data[self.view["each_line"]])
 
     def _submit(self, wanted: Sequence[GenerationRequest], request: gr.Request) -> Updates:
-        jobs = self.services.store.submit_many(wanted, self.desk.page(request).owner)
+        jobs = self.services.store.submit_many(wanted, self.desk.owner(request))
         return self.desk.show(jobs[0].id, request)
 
     def _save(self, job_id: str, wanted: GenerationRequest, request: gr.Request) -> Updates:

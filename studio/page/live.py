@@ -15,9 +15,7 @@ from collections.abc import AsyncIterator
 
 import gradio as gr
 
-from i2v_pipeline.errors import InputError
 from studio.jobs.store import Job
-from studio.owners import owner_of
 from studio.page import draft, history, queue, status
 from studio.page.desk import Data, Desk, OpenPage, Updates
 from studio.page.edge import at_edge
@@ -49,7 +47,7 @@ class Live:
         That one event of a page is always under way also keeps its stream of answers open: Gradio's client closes the
         stream after the last answer, and may lose one that is just then on its way.
         """
-        session, owner = request.session_hash or "", _owner(request)
+        session, owner = request.session_hash or "", self.desk.owner(request)
         opening = await asyncio.to_thread(self._opening, data, request.query_params.get("job"), owner)
         self.desk.pages[session] = OpenPage(owner=owner, job=opening[self.view["shown"]])
         try:
@@ -79,13 +77,14 @@ class Live:
         """What changes about what the page shows; never ends by itself."""
         sent: Updates = {}
         listed: tuple[OpenPage, object] | None = None
+        known: tuple[OpenPage, str | None] | None = None
         looked_at = 0.0
         while True:
             page = self.desk.pages[session]
             job = await asyncio.to_thread(self.services.find_job, page.job, page.owner)
             updates = self._job_updates(job, is_missing=job is None and page.job is not None)
-            if listed is None or listed[0] != page or time.monotonic() - looked_at >= LISTS_EVERY_S:
-                looked_at = time.monotonic()
+            if known != (page, job and job.state) or time.monotonic() - looked_at >= LISTS_EVERY_S:
+                known, looked_at = (page, job and job.state), time.monotonic()
                 mark = await asyncio.to_thread(self.services.store.mark_of, page.owner)
                 if listed != (page, mark):
                     listed = (page, mark)
@@ -131,18 +130,6 @@ class Live:
             view["retry"]: gr.update(visible=over and report is None),
             view["delete"]: gr.update(visible=over),
         }
-
-
-def _owner(request: gr.Request) -> str:
-    """Who sits before the page. Raises `InputError` for a browser that keeps no cookie."""
-    owner = owner_of(request.headers)
-    if owner is None:
-        raise InputError(
-            "Your browser keeps no cookie of this studio, so it cannot tell which videos are yours. Allow cookies for "
-            "this address and reload.",
-            "浏览器没有保存本工作室的 Cookie，无法识别哪些视频属于你。请允许此地址的 Cookie，然后刷新。",
-        )
-    return owner
 
 
 def _generate_key(page: OpenPage) -> str:

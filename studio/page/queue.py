@@ -77,7 +77,7 @@ class QueueHandlers:
 
 
 def queue_html(jobs: Sequence[Job], services: Services, *, shown: str | None, editing: str | None) -> str:
-    """The owner's unfinished jobs in the order they run; empty where there is none but the running one on the screen."""
+    """The owner's unfinished jobs in the order they run; empty where all there is runs and is on the screen."""
     waiting = [job.id for job in jobs if job.state == "queued"]
     if not waiting and all(job.id == shown for job in jobs):
         return ""

@@ -103,7 +103,7 @@ class ReuseHandlers:
         if recipe.picture is not None:
             kind, content = recipe.picture
             return self.desk.cached_bytes(content, f"picture.{kind.lower()}")
-        job = self.services.find_job(str(recipe.report.get("job")), self.desk.page(request).owner)
+        job = self.services.find_job(str(recipe.report.get("job")), self.desk.owner(request))
         if job is None:
             return None
         path = job.request.images[0]

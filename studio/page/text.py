@@ -61,7 +61,7 @@ LABELS: dict[str, Text] = {
     "part_seed": Text("seed", "种子"),
     "last_frame": Text("Go on from the last frame", "用最后一帧继续"),
     "delete": Text("Delete", "删除"),
-    "restore": Text("Settings from a video or report …", "从视频或报告恢复参数 …"),
+    "restore": Text("Settings from a video or report", "从视频或报告恢复参数"),
     "generate_all": Text("Generate all", "全部生成"),
     "save_changes": Text("Save changes", "保存修改"),
     "pictures": Text("More pictures", "更多图像"),
@@ -77,7 +77,7 @@ LABELS: dict[str, Text] = {
     "size_1": Text("the oldest, down to 1 GB", "最旧的，直到剩 1 GB"),
     "size_5": Text("the oldest, down to 5 GB", "最旧的，直到剩 5 GB"),
     "size_20": Text("the oldest, down to 20 GB", "最旧的，直到剩 20 GB"),
-    "look_at_clean_up": Text("See what would go …", "查看可清理的 …"),
+    "look_at_clean_up": Text("See what would go", "查看可清理的内容"),
     "retry": Text("Try again", "重试"),
     "report": Text("Parameters and report (JSON)", "生成参数与报告 (JSON)"),
 }
