@@ -53,12 +53,12 @@ element.addEventListener('change', (event) => {
 });
 element.addEventListener('click', (event) => {
   if (event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
-  const pressed = event.target.closest('[data-act], [data-open]');
+  const pressed = event.target.closest('[data-act], [data-job]');
   if (!pressed) return;
   event.preventDefault();
   const act = pressed.dataset.act ?? 'open';
   if (act === 'choose_none') { chosen.clear(); apply(); return; }
-  const jobs = act === 'delete_chosen' ? [...chosen] : [pressed.dataset.job ?? pressed.dataset.open];
+  const jobs = act === 'delete_chosen' ? [...chosen] : [pressed.dataset.of ?? pressed.dataset.job];
   trigger('act_on_history', {act, jobs});
 });
 """
@@ -242,7 +242,7 @@ def _button(act: str, words: Text, kind: str = "") -> str:
 
 def _counted(text: Text, mark: str) -> str:
     """The sentence, in which the browser fills in the number."""
-    number = f"<b {mark}></b>"
+    number = f"<span {mark}></span>"
     return both(text).replace("#", number)
 
 
@@ -265,12 +265,12 @@ def _item(job: Job, *, is_shown: bool) -> str:
     star, choose = both(Text("Favourite", "收藏")), both(Text("Choose", "选择"))
     pressed = str(job.favourite).lower()
     return (
-        f'<li><a href="?job={job.id}" data-open="{job.id}" data-key="open:{job.id}"{current}>'
+        f'<li><a href="?job={job.id}" data-job="{job.id}" data-key="open:{job.id}"{current}>'
         f'<span class="thumb"><img src="{picture}" alt="" loading="lazy">{badge}</span>'
         f'<span class="caption">{escape(job.request.prompt) or "—"}</span>'
         f'<span class="quiet">{made} · {job.request.seconds:.1f} s</span></a>'
         f'<label class="choose"><input type="checkbox" data-choose="{job.id}" data-key="choose:{job.id}"'
         f'{" data-done=1" if is_done else ""}><span class="sr-only">{choose}: {name}</span></label>'
-        f'<button type="button" class="star" data-act="star" data-job="{job.id}" data-key="star:{job.id}"'
+        f'<button type="button" class="star" data-act="star" data-of="{job.id}" data-key="star:{job.id}"'
         f' aria-pressed="{pressed}">{icon("star")}<span class="sr-only">{star}: {name}</span></button></li>'
     )
