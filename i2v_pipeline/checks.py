@@ -23,6 +23,7 @@ def check_request(spec: EngineSpec, request: GenerationRequest) -> None:
         *_time_mistakes(spec.grid, request),
         *_setting_mistakes(spec, request),
         *_word_mistakes(spec, request),
+        *_text_mistakes(request),
     ]
     if mistakes:
         raise RequestError(" ".join(mistake.en for mistake in mistakes), "".join(mistake.zh for mistake in mistakes))
@@ -160,6 +161,16 @@ def _word_mistakes(spec: EngineSpec, request: GenerationRequest) -> Iterator[Tex
                 f"{name.en} {word!r}: {', '.join(known)} are allowed. Choose one of these.",
                 f"{name.zh} {word!r}：允许 {'、'.join(known)}。请选择其一。",
             )
+
+
+def _text_mistakes(request: GenerationRequest) -> Iterator[Text]:
+    """Half of a pair of UTF-16 units is no character: neither the report nor a tokenizer could hold it."""
+    texts = (request.prompt, request.negative_prompt, request.origin.typed, request.origin.refined)
+    if any("\ud800" <= mark <= "\udfff" for text in texts for mark in text):
+        yield Text(
+            "The prompt holds half a character, which no file can store. Type that character anew.",
+            "提示词中有不完整的字符，无法保存。请重新输入该字符。",
+        )
 
 
 def _not_taken(spec: EngineSpec, what: Text) -> Text:

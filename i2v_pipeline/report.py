@@ -136,6 +136,8 @@ def prompt_of(request: GenerationRequest, tokens: int | None) -> dict[str, Any]:
         "provider": origin.provider,
         "model": origin.model,
         "added_elements": [asdict(added) for added in origin.added_elements],
+        "struck_out": [asdict(struck) for struck in origin.struck_out],
+        "edited": origin.edited,
         "motion": {**asdict(request.motion), "camera": list(request.motion.camera)},
     }
 

@@ -99,8 +99,9 @@ class AddedElement:
 class PromptOrigin:
     """How the prompt that is sent came to be: what was typed, what the refiner proposed, and who proposed it.
 
-    `refined` is what the refiner proposed (the typed text where it was not asked); the person may have edited it
-    since, so the string that the engine gets is `GenerationRequest.prompt` alone.
+    `refined` is what the refiner proposed (the typed text where it was not asked). The person may have struck out
+    some of what it added, and `edited` the text by hand since, so the string that the engine gets is
+    `GenerationRequest.prompt` alone. `added_elements` are those that still stand in it.
     """
 
     typed: str
@@ -109,6 +110,8 @@ class PromptOrigin:
     provider: str | None = None
     model: str | None = None
     added_elements: tuple[AddedElement, ...] = ()
+    struck_out: tuple[AddedElement, ...] = ()
+    edited: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,15 +64,20 @@ Question = Callable[[bool], Sequence[Mapping[str, Any]]]
 
 
 def ask_as_it_takes(
-    settings: RefinerSettings, question: Question, *, has_picture: bool, deadline: Deadline
+    settings: RefinerSettings, question: Question, *, has_picture: bool, deadline: Deadline, in_form: bool = True
 ) -> tuple[Reply, bool]:
-    """The reply, and whether the picture was part of the question. LlmFailure where no way of asking helped."""
+    """The reply, and whether the picture was part of the question. LlmFailure where no way of asking helped.
+
+    `in_form`: the reply is held to the JSON that a refinement is made of, as far as the service can.
+    """
     learned = MEMORY.of(settings)
     is_second_try = False
     room = 1
     while True:
         with_picture = has_picture and not learned.is_blind
         sent = parameters(settings, learned, room=room)
+        if not in_form:
+            sent.pop(_FORM, None)
         try:
             reply = ask(settings, question(with_picture), sent, deadline)
         except LlmFailure as failure:
@@ -97,6 +102,10 @@ def parameters(settings: RefinerSettings, learned: Learned, *, room: int = 1) ->
     provider = load_providers()[settings.provider or ""]
     rule = provider.rule_for(settings.model or "")
     sent: dict[str, Any] = {learned.tokens_as or provider.token_parameter: provider.max_tokens * room}
+    # In pieces, since most servers notice only then that nobody waits any more, and leave the GPU to the video.
+    sent["stream"] = True
+    if provider.usage_on_request and "stream" not in learned.left_out:
+        sent["stream_options"] = {"include_usage": True}
     if provider.temperature is not None:
         sent["temperature"] = provider.temperature
     forms = _forms(settings)[learned.rung :]

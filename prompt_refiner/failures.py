@@ -12,7 +12,8 @@ from prompt_refiner.settings import API_KEY_KEY, BASE_URL_KEY, MODEL_KEY, PROVID
 from prompt_refiner.types import Mode, Notice
 
 Cause = Literal[
-    "not_configured", "package_missing", "timeout", "cancelled", "unreachable", "key_refused", "model_missing",
+    "not_configured", "package_missing", "timeout", "cancelled", "unreachable", "proxy", "certificate",
+    "key_refused", "model_missing",
     "busy", "no_credit", "refused", "request_refused", "too_large", "server_error", "not_an_api", "empty_answer",
     "unusable_answer", "prompt_too_long",
 ]  # fmt: skip
@@ -33,70 +34,82 @@ class LlmFailure(Exception):  # noqa: N818 - an outcome that the offline result 
         self.said = said
 
 
-class _Sentence(NamedTuple):
+class Sentence(NamedTuple):
+    """For the person, in English and Chinese."""
+
     en: str
     zh: str
 
 
-_SENTENCES: dict[Cause, _Sentence] = {
-    "package_missing": _Sentence(
+_SENTENCES: dict[Cause, Sentence] = {
+    "package_missing": Sentence(
         "The Python package “openai” is missing. Install it: pip install openai",
         "缺少 Python 包 “openai”。请安装：pip install openai",
     ),
-    "timeout": _Sentence(
+    "timeout": Sentence(
         "{host} did not answer within {seconds:g} seconds. Try again, or choose a faster model with {MODEL_KEY}.",
         "{host} 在 {seconds:g} 秒内没有回应。请重试，或用 {MODEL_KEY} 换一个更快的模型。",
     ),
-    "cancelled": _Sentence("The LLM was not waited for, as you asked.", "已按要求不再等待大模型。"),
-    "unreachable": _Sentence(
+    "cancelled": Sentence("The LLM was not waited for, as you asked.", "已按要求不再等待大模型。"),
+    "unreachable": Sentence(
         "{host} cannot be reached. Check the network, a proxy, and the address in {BASE_URL_KEY}.",
         "无法连接 {host}。请检查网络、代理以及 {BASE_URL_KEY} 中的地址。",
     ),
-    "key_refused": _Sentence(
+    "proxy": Sentence(
+        "The proxy {proxy} did not let the request to {host} through. Check HTTPS_PROXY and HTTP_PROXY, or name "
+        "{host} in NO_PROXY.",
+        "代理 {proxy} 没有转发发往 {host} 的请求。请检查 HTTPS_PROXY 和 HTTP_PROXY，或把 {host} 加入 NO_PROXY。",
+    ),
+    "certificate": Sentence(
+        "The certificate of {host} could not be verified. Install the system's package ca-certificates, or name the "
+        "certificates of your own network in SSL_CERT_FILE.",
+        "无法验证 {host} 的证书。请安装系统软件包 ca-certificates，或用 SSL_CERT_FILE 指定所在网络的证书。",
+    ),
+    "key_refused": Sentence(
         "{host} refused the key. Check it; keys are not valid across regions{other_en}.",
         "{host} 拒绝了密钥。请检查密钥；不同地区的密钥不能通用{other_zh}。",
     ),
-    "model_missing": _Sentence(
+    "model_missing": Sentence(
         "{host} has no model “{model}”. Set {MODEL_KEY} to one that it offers, and check the address's path.",
         "{host} 没有模型“{model}”。请把 {MODEL_KEY} 设为它提供的模型，并检查地址中的路径。",
     ),
-    "busy": _Sentence(
+    "busy": Sentence(
         "{host} is busy or allows no more requests just now. Wait a minute and try again.",
         "{host} 正忙或已达到请求上限。请稍等一分钟再试。",
     ),
-    "no_credit": _Sentence(
+    "no_credit": Sentence(
         "The account at {host} has no credit left. Top it up, or choose another service.",
         "{host} 的账户余额不足。请充值或换一个服务。",
     ),
-    "refused": _Sentence(
+    "refused": Sentence(
         "{host} declined to work on this text or picture. Change the prompt, or refine it offline.",
         "{host} 拒绝处理这段文字或图片。请修改提示词，或使用离线规则。",
     ),
-    "request_refused": _Sentence(
+    "request_refused": Sentence(
         "{host} did not accept the request for “{model}”. Choose another model with {MODEL_KEY}.",
         "{host} 不接受发给“{model}”的请求。请用 {MODEL_KEY} 换一个模型。",
     ),
-    "too_large": _Sentence(
+    "too_large": Sentence(
         "The request was too large for “{model}”. Shorten the prompt or leave out the picture.",
         "请求超出“{model}”的限制。请缩短提示词或不发送图片。",
     ),
-    "server_error": _Sentence(
+    "server_error": Sentence(
         "{host} reported an error of its own. Try again later.",
         "{host} 自身出错。请稍后再试。",
     ),
-    "not_an_api": _Sentence(
+    "not_an_api": Sentence(
         "What answered at {host} is not an OpenAI-compatible API. Check {BASE_URL_KEY}; it often ends in /v1.",
         "{host} 返回的内容不是 OpenAI 兼容接口。请检查 {BASE_URL_KEY}，通常以 /v1 结尾。",
     ),
-    "empty_answer": _Sentence(
+    "empty_answer": Sentence(
         "“{model}” answered with nothing. Try again, or choose another model with {MODEL_KEY}.",
         "“{model}” 没有返回内容。请重试，或用 {MODEL_KEY} 换一个模型。",
     ),
-    "unusable_answer": _Sentence(
+    "unusable_answer": Sentence(
         "The answer of “{model}” could not be used. Try again, or choose another model with {MODEL_KEY}.",
         "“{model}” 的回答无法使用。请重试，或用 {MODEL_KEY} 换一个模型。",
     ),
-    "prompt_too_long": _Sentence(
+    "prompt_too_long": Sentence(
         "The prompt is too long for the LLM. Shorten it to 2000 characters.",
         "提示词过长，未发送给大模型。请缩短到 2000 字以内。",
     ),
@@ -110,8 +123,8 @@ _NOT_CONFIGURED = Notice(
 )
 
 
-def failure_notice(failure: LlmFailure, settings: RefinerSettings, *, mode: Mode, deadline_s: float) -> Notice:
-    """Says why the offline rules refined the prompt. An error where the person asked for the LLM by name."""
+def sentence_of(failure: LlmFailure, settings: RefinerSettings, *, deadline_s: float) -> Sentence:
+    """The failure and what to do about it."""
     sentence = _SENTENCES[failure.cause]
     region = load_providers()[settings.provider].other_region if settings.provider else None
     other = load_providers()[region].base_url if region else None
@@ -119,18 +132,25 @@ def failure_notice(failure: LlmFailure, settings: RefinerSettings, *, mode: Mode
         "host": settings.host,
         "model": settings.model,
         "seconds": deadline_s,
+        "proxy": failure.detail,
         "other_en": f" (the other region is {other}, {PROVIDER_KEY}={region})" if other else "",
         "other_zh": f"（另一地区为 {other}，{PROVIDER_KEY}={region}）" if other else "",
         "MODEL_KEY": MODEL_KEY,
         "BASE_URL_KEY": BASE_URL_KEY,
     }
+    return Sentence(sentence.en.format(**facts), sentence.zh.format(**facts))
+
+
+def failure_notice(failure: LlmFailure, settings: RefinerSettings, *, mode: Mode, deadline_s: float) -> Notice:
+    """Says why the offline rules refined the prompt. An error where the person asked for the LLM by name."""
+    sentence = sentence_of(failure, settings, deadline_s=deadline_s)
     is_wish = failure.cause == "cancelled"
     return Notice(
         code="llm_failed",
         cause=failure.cause,
         severity="info" if is_wish else "error" if mode == "llm" else "warn",
-        en=sentence.en.format(**facts) + " The offline rules refined the prompt.",
-        zh=sentence.zh.format(**facts) + "已改用离线规则。",
+        en=sentence.en + " The offline rules refined the prompt.",
+        zh=sentence.zh + "已改用离线规则。",
     )
 
 

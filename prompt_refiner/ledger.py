@@ -202,23 +202,31 @@ def _says_more(clause: str, inside: Sequence[Found], known: frozenset[str], type
     return bool(words & known) or bool(hanzi & set(typed))
 
 
+def clauses_of(refined: str) -> Iterator[tuple[int, int]]:
+    """Start and end of each clause, the punctuation and the space behind it included."""
+    return (clause.span() for clause in _CLAUSE.finditer(refined))
+
+
 def with_declared(
     found: Sequence[Found], declared: Sequence[AddedElement], gone: Sequence[Found]
 ) -> tuple[AddedElement, ...]:
     """Everything that was added: what the model declared and was not dropped, then what it kept to itself."""
-    dropped = frozenset().union(*(_words_of(each.element) for each in gone))
-    held = [each for each in declared if not (words := _words_of(each.element)) or not words <= dropped]
-    owned = frozenset().union(*(_words_of(each.element) for each in held))
+    dropped = frozenset().union(*(content_words(each.element) for each in gone))
+    held = [each for each in declared if not (words := content_words(each.element)) or not words <= dropped]
+    owned = frozenset().union(*(content_words(each.element) for each in held))
     names = [each.element for each in held]
     hidden = {
         each.element: AddedElement(element=each.element, kind=each.kind, why=NOT_DECLARED)
         for each in found
-        if not (_words_of(each.element) & owned or any(each.element in name or name in each.element for name in names))
+        if not (
+            content_words(each.element) & owned or any(each.element in name or name in each.element for name in names)
+        )
     }
     return (*held, *hidden.values())
 
 
-def _words_of(text: str) -> frozenset[str]:
+def content_words(text: str) -> frozenset[str]:
+    """The stems of the English words that name something."""
     return frozenset(stem(word) for word in _LATIN.findall(text.lower()) if word not in _neutral())
 
 

@@ -32,6 +32,7 @@ class ModelRule(BaseModel):
 class Provider(BaseModel):
     """One LLM service. `temperature` is not sent where it is None.
 
+    `usage_on_request`: tokens of a streamed answer are counted only where `stream_options` ask for it.
     `forms` are the ways in which it can be held to JSON, the strictest first; after the last the prompt alone asks.
     `needs_key` is false for servers of one's own.
     """
@@ -47,6 +48,7 @@ class Provider(BaseModel):
     token_parameter: Literal["max_tokens", "max_completion_tokens"]
     max_tokens: int
     temperature: float | None
+    usage_on_request: bool
     forms: list[Form]
     models: list[ModelRule]
     needs_key: bool = True

@@ -8,16 +8,21 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import socket
+import ssl
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
 
 from prompt_refiner.deadline import Deadline
 from prompt_refiner.failures import Cause, LlmFailure
 from prompt_refiner.settings import RefinerSettings
+from prompt_refiner.stream import read_answer
 from prompt_refiner.types import Usage
 
 if TYPE_CHECKING:
     import httpx2
+    import openai
     from openai import APIStatusError
 
 _CONNECT_S = 5.0
@@ -40,7 +45,8 @@ _LARGEST_ANSWER = 4 * 1024 * 1024
 # GLM says by number what others say in words.
 _NO_CREDIT = ("quota", "balance", "arrears", "insufficient", "billing", "余额", "欠费", "code 1113")
 _DECLINED = ("content_filter", "sensitive", "high risk", "code 1301")
-_TOO_LARGE = ("context length", "context_length", "token limit", "too many tokens", "code 1261")
+_MAY_PASS = ("busy", "server_error")
+_TOO_LARGE = ("context length", "context_length", "token limit", "too many tokens", "context size", "code 1261")
 
 
 class Reply(NamedTuple):
@@ -57,6 +63,32 @@ def ask(
     deadline: Deadline,
 ) -> Reply:
     """Sends one chat request, never a second one. Every way to fail is an LlmFailure that says when to ask again."""
+    with (
+        _answering(settings, deadline) as client,
+        # As a body of its own: what a service takes is not limited to what the package has a name for. And read here,
+        # since not every service that is asked for pieces sends pieces.
+        client.chat.completions.create(
+            model=settings.model or "",
+            messages=list(messages),
+            stream=True,
+            extra_body={"stream": False, **parameters},
+        ) as pieces,
+    ):
+        return _reply(read_answer(pieces.response.iter_bytes()))
+
+
+def list_models(settings: RefinerSettings, deadline: Deadline) -> tuple[str, ...]:
+    """The names of the models that the service says it has. LlmFailure as `ask`; many services say nothing."""
+    with _answering(settings, deadline) as client:
+        listed = client.models.list().data
+        if not isinstance(listed, list):
+            raise LlmFailure("not_an_api", type(listed).__name__)
+        return tuple(name for model in listed if isinstance(name := getattr(model, "id", None), str))
+
+
+@contextlib.contextmanager
+def _answering(settings: RefinerSettings, deadline: Deadline) -> Iterator[Any]:
+    """A client for one request; whatever goes wrong with it leaves as an LlmFailure."""
     try:
         import httpx2
         import openai
@@ -65,23 +97,56 @@ def ask(
     deadline.check()
     try:
         with _client(settings, deadline) as client:
-            # As a body of its own: what a service takes is not limited to what the package has a name for.
-            answer = client.chat.completions.create(
-                model=settings.model or "", messages=list(messages), extra_body=dict(parameters)
-            )
-            return _reply(answer)
-    except openai.APITimeoutError as error:
-        is_unreachable = isinstance(error.__cause__, httpx2.ConnectTimeout)
-        raise LlmFailure("unreachable" if is_unreachable else "timeout") from error
+            yield client
     except openai.APIStatusError as error:
-        raise _refusal(error) from error
+        raise _refusal(error, settings) from error
     except openai.APIConnectionError as error:
-        if isinstance(error.__cause__, LlmFailure):
-            raise error.__cause__ from None
-        raise LlmFailure("unreachable", again_after_s=_BREATH_S) from error
+        raise _connection_failure(error, settings) from error
+    except httpx2.TimeoutException as error:
+        raise LlmFailure("timeout") from error
+    except httpx2.TransportError as error:
+        raise LlmFailure("unreachable", type(error).__name__, again_after_s=_BREATH_S) from error
     except (openai.OpenAIError, httpx2.HTTPError, httpx2.InvalidURL, ValueError, TypeError, AttributeError) as error:
         # A body that is no answer reaches us in any of these forms: see the package's own parsing.
         raise LlmFailure("not_an_api", type(error).__name__, again_after_s=0) from error
+
+
+def _connection_failure(error: openai.APIConnectionError, settings: RefinerSettings) -> LlmFailure:
+    """Why there was no answer at all. A timeout is an APIConnectionError too."""
+    import httpx2
+    import openai
+
+    cause = error.__cause__
+    if isinstance(cause, LlmFailure):
+        return cause
+    proxy = _proxy_for(settings)
+    is_connecting = isinstance(cause, httpx2.ConnectTimeout | httpx2.ConnectError)
+    if _is_untrusted(error):
+        return LlmFailure("certificate")
+    # Through a proxy, the only connection that this machine makes is the one to the proxy.
+    if isinstance(cause, httpx2.ProxyError) or (proxy and is_connecting):
+        return LlmFailure("proxy", proxy or "")
+    if isinstance(error, openai.APITimeoutError):
+        return LlmFailure("unreachable" if is_connecting else "timeout")
+    return LlmFailure("unreachable", again_after_s=_BREATH_S)
+
+
+def _is_untrusted(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _proxy_for(settings: RefinerSettings) -> str | None:
+    """Host and port of the proxy that the environment names for this service; never its password."""
+    host = settings.host or ""
+    if _is_near(host) or urllib.request.proxy_bypass(host):
+        return None
+    proxies = urllib.request.getproxies()
+    address = proxies.get(urlsplit(settings.base_url or "").scheme) or proxies.get("all")
+    return None if address is None else urlsplit(address).netloc.rpartition("@")[2] or address
 
 
 def _client(settings: RefinerSettings, deadline: Deadline) -> Any:  # noqa: ANN401 - the package is imported late
@@ -139,8 +204,8 @@ def _bounding(deadline: Deadline) -> Callable[[httpx2.Response], None]:
 
 
 def _hanging_up(deadline: Deadline) -> Callable[[str, Mapping[str, Any]], None]:
-    """Ends the connection together with the wish for it: a server that sees this stops writing, also where nothing
-    has come yet. A streamed answer could give no more, and not every server streams."""
+    """Ends the connection together with the wish for it, so that no thread waits and a server that streams stops
+    writing. One that answers whole often writes to its end all the same: llama.cpp looks only when it sends."""
 
     def trace(event: str, facts: Mapping[str, Any]) -> None:
         if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
@@ -166,33 +231,48 @@ def _is_near(host: str) -> bool:
 
 
 def _reply(answer: Any) -> Reply:  # noqa: ANN401 - servers send what they like
-    choices = getattr(answer, "choices", None)
+    if isinstance(answer, dict) and answer.get("error"):
+        raise _told(answer["error"])
+    choices = answer.get("choices") if isinstance(answer, dict) else None
     if not isinstance(choices, list):
         raise LlmFailure("not_an_api", type(answer).__name__, again_after_s=0)
     if not choices:
         raise LlmFailure("empty_answer", again_after_s=0)
-    if choices[0].finish_reason in ("content_filter", "sensitive"):
-        raise LlmFailure("refused", str(choices[0].finish_reason))
-    if choices[0].finish_reason == "network_error":
-        raise LlmFailure("server_error", "network_error", again_after_s=_BREATH_S)
-    content = choices[0].message.content
+    reason = choices[0].get("finish_reason")
+    if reason in ("content_filter", "sensitive"):
+        raise LlmFailure("refused", reason)
+    if reason == "network_error":
+        raise LlmFailure("server_error", reason, again_after_s=_BREATH_S)
+    content = (choices[0].get("message") or {}).get("content")
     if not isinstance(content, str) or not content.strip():
-        raise LlmFailure("empty_answer", str(choices[0].finish_reason), again_after_s=0)
-    return Reply(content, _usage(answer.usage))
+        raise LlmFailure("empty_answer", str(reason), again_after_s=0)
+    return Reply(content, _usage(answer.get("usage")))
+
+
+def _told(error: Any) -> LlmFailure:  # noqa: ANN401
+    """The failure that stands in a body where an answer should: the status was sent before it was known."""
+    named = error if isinstance(error, dict) else {}
+    code = named.get("code")
+    status = code if isinstance(code, int) and code >= 400 else 500
+    words = f"code {code} {named.get('type')} {error}".lower()
+    cause = _cause_of(status, words)
+    return LlmFailure(cause, "in a 200", again_after_s=_BREATH_S if cause in _MAY_PASS else None, said=words)
 
 
 def _usage(counted: Any) -> Usage | None:  # noqa: ANN401
-    if counted is None:
+    if not isinstance(counted, dict):
         return None
-    numbers = [getattr(counted, name, None) for name in ("prompt_tokens", "completion_tokens")]
+    numbers = [counted.get(name) for name in ("prompt_tokens", "completion_tokens")]
     asked, answered = (number if isinstance(number, int) else None for number in numbers)
     return Usage(input_tokens=asked, output_tokens=answered)
 
 
-def _refusal(error: APIStatusError) -> LlmFailure:
-    cause = _cause_of(error)
+def _refusal(error: APIStatusError, settings: RefinerSettings) -> LlmFailure:
+    if error.status_code == 407:
+        return LlmFailure("proxy", _proxy_for(settings) or "")
+    cause = _cause_of(error.status_code, f"code {error.code} {error.type} {error.body}".lower())
     again_after_s: float | None = None
-    if cause in ("busy", "server_error"):
+    if cause in _MAY_PASS:
         again_after_s = _BREATH_S
         with contextlib.suppress(ValueError):
             again_after_s = max(float(error.response.headers.get("Retry-After", _BREATH_S)), 0.0)
@@ -200,10 +280,8 @@ def _refusal(error: APIStatusError) -> LlmFailure:
     return LlmFailure(cause, str(error.status_code), again_after_s=again_after_s, said=said)
 
 
-def _cause_of(error: APIStatusError) -> Cause:
+def _cause_of(status: int, words: str) -> Cause:
     """What an HTTP status means, with the words of the error body where one status has two meanings."""
-    words = f"code {error.code} {error.type} {error.body}".lower()
-    status = error.status_code
     if any(word in words for word in _DECLINED) and status in (400, 403, 422):
         return "refused"
     if status in (401, 403):

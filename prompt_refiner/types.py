@@ -66,6 +66,20 @@ class Notice:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Connection:
+    """What became of asking the LLM service for one word. `notice` names the cause in one sentence, also of success.
+
+    `host` and `model` are None where none is set up. `sees_pictures` is None where that could not be told.
+    """
+
+    ok: bool
+    host: str | None
+    model: str | None
+    sees_pictures: bool | None
+    notice: Notice
+
+
+@dataclass(frozen=True, kw_only=True)
 class AddedElement:
     """Something in the refined prompt that the person did not write, and why it is there."""
 

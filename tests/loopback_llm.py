@@ -80,9 +80,32 @@ class Service:
         return refine(text, style=style, **options)
 
 
+def in_pieces(answered: dict[str, Any], *, with_usage: bool) -> str:
+    """A completion as server-sent events, a few characters each."""
+    pieces: list[dict[str, Any]] = [{**answered, "choices": [], "usage": None}]
+    for choice in answered["choices"]:
+        message = choice["message"]
+        said = message["content"]
+        deltas = [{"role": "assistant", "content": ""}, {"reasoning_content": message["reasoning_content"]}]
+        deltas += [{"content": said[at : at + 7]} for at in range(0, len(said), 7)] if isinstance(said, str) else []
+        pieces += [{**pieces[0], "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+        end = {"index": 0, "delta": {}, "finish_reason": choice["finish_reason"]}
+        pieces.append({**pieces[0], "choices": [end]})
+    if with_usage:
+        pieces.append({**pieces[0], "usage": answered["usage"]})
+    events = [json.dumps(piece, ensure_ascii=False) for piece in pieces]
+    return ": hello\n\n" + "".join(f"data: {event}\n\n" for event in (*events, "[DONE]"))
+
+
 def send(
     handler: BaseHTTPRequestHandler, status: int, body: Any, kind: str = "application/json", **headers: str
 ) -> None:
+    """Sends text or a JSON value; a completion goes in pieces to whoever asked for pieces."""
+    asked = getattr(handler, "asked", {})
+    if asked.get("stream") and isinstance(body, dict) and "choices" in body:
+        # GLM counts unasked; everybody else counts a stream on request.
+        counts = asked.get("stream_options", {}).get("include_usage", asked["model"].startswith("glm"))
+        body, kind = in_pieces(body, with_usage=counts), "text/event-stream"
     content = body.encode() if isinstance(body, str) else json.dumps(body).encode()
     handler.send_response(status)
     handler.send_header("Content-Type", kind)
@@ -100,7 +123,7 @@ def serving() -> Iterator[Service]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            self.asked = body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             playing.requests.append(Request(self.path, {k.lower(): v for k, v in self.headers.items()}, body))
             try:
                 playing.play(self, body)

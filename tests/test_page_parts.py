@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -38,7 +37,7 @@ from studio.page.edge import OUR_FAULT, at_edge
 from studio.page.form import read_choice
 from studio.page.history import history_html
 from studio.page.plan import lacks_html
-from studio.page.refine import Proposal, diff_html, from_json, motion_for, origin_for, panel, to_json
+from studio.page.refine import Proposal, from_json, to_json
 from studio.page.services import Services, load_examples
 from studio.page.text import LABELS, both, duration, escape
 from studio.page.theme import make_theme
@@ -78,21 +77,6 @@ def job_in(state: JobState, services: Services, **changes: Any) -> Job:
     return replace(job, **changes)
 
 
-@given(st.text(), st.text())
-def test_a_diff_holds_both_texts_whole(before: str, after: str) -> None:
-    # Escaped text holds no angle bracket, so every tag is the diff's own.
-    html = diff_html(before, after)
-    assert re.sub(r"<del>[^<]*</del>|</?ins>", "", html) == escape(after)
-    assert re.sub(r"<ins>[^<]*</ins>|</?del>", "", html) == escape(before)
-
-
-def test_a_diff_marks_only_the_words_that_changed() -> None:
-    assert diff_html("sunset over hills", "red sunset, over hills") == (
-        "<ins>red </ins>sunset<ins>,</ins> over hills"
-    )  # fmt: skip
-    assert diff_html("镜头左摇", "镜头右摇") == "镜头<del>左</del><ins>右</ins>摇"
-
-
 @given(st.text())
 def test_escaped_text_holds_no_markup_and_no_template(text: str) -> None:
     assert not set("<>\"'`${}\\") & set(escape(text))
@@ -104,7 +88,7 @@ def test_every_code_of_the_core_has_words_in_both_languages() -> None:
         JobState: words.STATES,
         StageName: words.STAGES,
         Warned: words.WARNINGS,
-        Verdict: {**words.MATCH, "unknown": None},
+        Verdict: words.MATCH,
     }
     for codes, table in tables.items():
         assert set(get_args(codes)) == set(table)
@@ -222,26 +206,6 @@ def test_a_draft_names_no_file_but_an_upload(
         uploads,
     ):
         assert image_of(path if isinstance(path, int) else str(path)) is None
-
-
-def test_only_a_proposal_that_was_taken_is_the_prompts_origin(services: Services) -> None:
-    origin = PromptOrigin(typed="猫", refined="a cat", source="llm")
-    offered = Proposal(origin=origin, motion=Motion(camera=("zoom_in",), requested=True))
-    taken = replace(offered, is_used=True)
-    assert origin_for("狗", offered) == PromptOrigin(typed="狗", refined="狗", source="typed")
-    assert origin_for("a cat, edited", taken) == origin
-    assert motion_for("a cat", taken, CAMERA, services).camera == ("zoom_in",)
-    assert motion_for("镜头向左摇", taken, CAMERA, services).camera == ("pan_left",)
-    assert motion_for("镜头向左摇", offered, CAMERA, services).camera == ("pan_left",)
-
-
-def test_a_panel_shows_texts_of_two_languages_whole_and_not_as_a_diff() -> None:
-    origin = PromptOrigin(typed="猫转头", refined="A cat turns its head", source="llm", model="<m>")
-    html = panel(Proposal(origin=origin, motion=Motion(), remarks=(Text("fits", "相符"),)))
-    assert "<del>猫转头</del>" in html
-    assert "<ins>A cat turns its head</ins>" in html
-    assert "相符" in html
-    assert "<m>" not in html
 
 
 def test_a_running_job_tells_stage_step_elapsed_and_left(services: Services) -> None:

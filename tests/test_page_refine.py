@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
-from loopback_llm import ANSWER, KEY, Service, answer, send, serving
+from loopback_llm import ANSWER, KEY, TYPED, Service, answer, send, serving
 from playwright.sync_api import Page, expect
 from running_studio import (
+    PATIENCE_MS,
     RunningStudio,
     choose_example,
     choose_preset,
@@ -20,15 +21,21 @@ from running_studio import (
     submit,
     wait_for_state,
 )
+from test_page_looks import AXE_PATH, violations
+
+from studio.consent import FILE_NAME, Consents
 
 pytestmark = pytest.mark.browser
 
 MODEL = "loopback-model"
-REFINED = ANSWER["refined_prompt"]
-# One for each test: the refiner remembers an answer.
-PHRASINGS = iter(
-    f"镜头{slowly}推近，海浪拍打{rocks}" for slowly in ("慢慢", "缓缓", "缓慢", "慢速") for rocks in ("礁石", "岩石")
-)
+HOST = "0.0.0.0"
+"""This machine by an address that is not its own name: what goes there leaves the studio."""
+FREELY = "Ocean waves crashing on the rocks with foam, camera slowly zooming in, soft morning light over the bay"
+ADDED = [
+    {"element": "foam", "kind": "object", "why": "breaking waves make it"},
+    {"element": "morning light", "kind": "light", "why": "usual at the shore"},
+    {"element": "bay", "kind": "place", "why": "where waves are"},
+]
 
 
 @pytest.fixture(scope="module")
@@ -39,26 +46,32 @@ def llm() -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def studio(llm: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStudio]:
-    settings = {"BASE_URL": f"{llm.url}/v1", "MODEL": MODEL, "API_KEY": KEY}
+    address = llm.url.replace("127.0.0.1", HOST)
+    settings = {"BASE_URL": f"{address}/v1", "MODEL": MODEL, "API_KEY": KEY, "CACHE": "off"}
     environment = {f"I2V_REFINER_{name}": value for name, value in settings.items()}
     with running_studio(tmp_path_factory.mktemp("llm") / "data", **environment) as started:
         yield started
 
 
 @pytest.fixture
-def typed() -> str:
-    return next(PHRASINGS)
+def ask(studio: RunningStudio, llm: Service) -> Callable[[Page], Page]:
+    """Fills a page with a picture and a prompt. The picture may go to the LLM, and has not yet."""
+
+    def fill(page: Page, typed: str = TYPED) -> Page:
+        llm.requests.clear()
+        llm.says(answer())
+        Consents(studio.data).give_consent(HOST, True)
+        open_page(page, studio.url)
+        choose_example(page, "stream.jpg", typed)
+        choose_preset(page, "preview")
+        return page
+
+    return fill
 
 
 @pytest.fixture
-def filled(page: Page, studio: RunningStudio, llm: Service, typed: str) -> Page:
-    """A page with a picture and a prompt in it."""
-    llm.requests.clear()
-    llm.says(answer())
-    open_page(page, studio.url)
-    choose_example(page, "stream.jpg", typed)
-    choose_preset(page, "preview")
-    return page
+def filled(page: Page, ask: Callable[[Page], Page]) -> Page:
+    return ask(page)
 
 
 def images_in(service: Service) -> list[str]:
@@ -70,60 +83,116 @@ def images_in(service: Service) -> list[str]:
     )
 
 
-def test_what_the_llm_proposes_is_shown_with_its_name_and_sent_as_shown(
-    filled: Page, studio: RunningStudio, typed: str
+def prompt_of(studio: RunningStudio, job: str) -> dict[str, Any]:
+    return report_of(studio, job)["prompt"]
+
+
+def report_of(studio: RunningStudio, job: str) -> dict[str, Any]:
+    return json.loads((studio.data / "jobs" / job / "report.json").read_text(encoding="utf-8"))
+
+
+def test_refine_strike_out_apply_and_generate_and_all_of_it_stands_in_the_report(
+    filled: Page, studio: RunningStudio, llm: Service
 ) -> None:
+    choose_preset(filled, "standard")
+    suggestion = {"preset": "preview", "duration": "short", "why": "to look at first"}
+    llm.says(answer(refined_prompt=FREELY, added_elements=ADDED, suggestion=suggestion))
+    filled.check("#fidelity input[value=creative]")
     filled.click("#refine")
     panel = filled.locator("#refine-panel")
     expect(panel.locator(".badge")).to_contain_text(MODEL)
-    expect(panel.locator("ins")).to_have_text(REFINED)
-    expect(panel.locator("del")).to_have_text(typed)
-    added = ANSWER["added_elements"][0]
-    expect(panel.locator("li")).to_contain_text(added["element"])
-    expect(panel.locator("li")).to_contain_text(added["why"])
+    expect(panel.locator(".typed .diff")).to_have_text(TYPED)
+    expect(panel.locator(".refined .diff")).to_have_text(FREELY)
+    expect(panel.locator(".refined ins.added")).to_have_text(["foam", "morning light", "bay"])
+    expect(panel.locator(".added li").first).to_contain_text(ADDED[0]["why"])
+    expect(panel.locator(".match.match")).to_contain_text("The picture shows waves.")
+
+    # By keyboard, which keeps its place.
+    filled.focus("[data-strike='1']")
+    filled.keyboard.press("Enter")
+    expect(filled.locator("[data-restore='1']")).to_be_focused()
+    without_light = "Ocean waves crashing on the rocks with foam, camera slowly zooming in"
+    expect(panel.locator(".refined .diff")).to_have_text(without_light)
     filled.click("#use-refined")
-    expect(filled.locator("#prompt textarea")).to_have_value(REFINED)
+    box = filled.locator("#prompt textarea")
+    expect(box).to_have_value(without_light)
+    # In the box too: out, and back.
+    filled.click("[data-strike='0']")
+    expect(box).to_have_value("Ocean waves crashing on the rocks, camera slowly zooming in")
+    filled.click("[data-restore='0']")
+    expect(box).to_have_value(without_light)
+
+    filled.click("[data-apply=preset]")
+    expect(filled.locator("#preset input[value=preview]")).to_be_checked()
+    expect(filled.locator("#advice button")).to_have_count(0)
+    expect(filled.locator("#plan .plan-numbers")).to_contain_text("32 帧")
     job = submit(filled)
     wait_for_state(filled, job, "done")
-    prompt: dict[str, Any] = json.loads((studio.data / "jobs" / job / "report.json").read_text(encoding="utf-8"))[
-        "prompt"
-    ]
-    assert (prompt["typed"], prompt["refined"], prompt["sent"]) == (typed, REFINED, REFINED)
-    assert (prompt["source"], prompt["model"]) == ("llm", MODEL)
-    assert prompt["added_elements"] == ANSWER["added_elements"]
+    report = report_of(studio, job)
+    prompt = report["prompt"]
+    assert (prompt["typed"], prompt["refined"], prompt["sent"]) == (TYPED, FREELY, without_light)
+    assert report["refined_prompt"] == FREELY
+    assert (prompt["source"], prompt["model"], prompt["edited"]) == ("llm", MODEL, False)
+    assert prompt["added_elements"] == [ADDED[0]]
+    assert prompt["struck_out"] == ADDED[1:]
     assert prompt["motion"]["speed"] == "slow_motion"
+    assert report["parameters"]["preset"] == "preview"
+    expect(filled.locator("#details .sent")).to_contain_text(without_light)
 
     filled.reload()
-    expect(filled.locator("#refine-panel .used")).to_contain_text(typed)
-    expect(filled.locator("#prompt textarea")).to_have_value(REFINED)
+    expect(filled.locator("#refine-panel .used")).to_contain_text(TYPED)
+    expect(filled.locator("[data-restore='1']")).to_be_visible()
+    expect(box).to_have_value(without_light)
+    filled.click("#undo-refine")
+    expect(box).to_have_value(TYPED)
+    expect(filled.locator("#refine-panel .refine-panel")).to_have_count(0)
 
 
-def test_an_edited_refinement_is_sent_as_edited_and_told_as_proposed(filled: Page, studio: RunningStudio) -> None:
+def test_an_edited_refinement_is_checked_again_and_told_as_proposed_and_as_sent(
+    filled: Page, studio: RunningStudio
+) -> None:
+    refined = ANSWER["refined_prompt"]
     filled.click("#refine")
     filled.click("#use-refined")
-    expect(filled.locator("#prompt textarea")).to_have_value(REFINED)
-    edited = f"{REFINED}, at dusk"
+    expect(filled.locator("#prompt textarea")).to_have_value(refined)
+    edited = f"{refined}, two dogs"
     filled.fill("#prompt textarea", edited)
+    expect(filled.locator("#edited ins")).to_have_text(", two dogs")
+    expect(filled.locator("#edited")).to_contain_text("新增：dogs")
     job = submit(filled)
     wait_for_state(filled, job, "done")
-    prompt = json.loads((studio.data / "jobs" / job / "report.json").read_text(encoding="utf-8"))["prompt"]
-    assert (prompt["refined"], prompt["sent"]) == (REFINED, edited)
+    prompt = prompt_of(studio, job)
+    assert (prompt["refined"], prompt["sent"], prompt["edited"]) == (refined, edited, True)
+    filled.fill("#prompt textarea", refined)
+    expect(filled.locator("#edited .edited")).to_have_count(0)
 
 
-def test_the_picture_goes_to_the_llm_only_when_the_person_says_so(filled: Page, llm: Service) -> None:
-    # An LLM on this machine may see it at first; the box says so and takes it back.
-    box = filled.locator("#show-picture input")
+def test_a_picture_leaves_only_after_the_person_said_so_and_they_can_take_it_back(
+    filled: Page, studio: RunningStudio, llm: Service
+) -> None:
+    (studio.data / FILE_NAME).unlink()
+    open_page(filled, studio.url)
+    box, panel = filled.locator("#show-picture input"), filled.locator("#refine-panel")
+    expect(box).not_to_be_checked()
+    filled.click("#refine")
+    expect(panel.locator(".question")).to_contain_text(HOST)
+    assert llm.requests == []
+    filled.click("[data-consent=yes]")
+    expect(filled.locator("#use-refined")).to_be_visible()
     expect(box).to_be_checked()
-    box.uncheck()
-    filled.click("#refine")
-    expect(filled.locator("#use-refined")).to_be_visible()
-    assert images_in(llm) == []
-    filled.click("#keep-mine")
-    box.check()
-    filled.click("#refine")
-    expect(filled.locator("#use-refined")).to_be_visible()
     (url,) = images_in(llm)
     assert base64.b64decode(url.partition(",")[2]).startswith(b"\xff\xd8")
+
+    open_page(filled, studio.url)
+    expect(box).to_be_checked()
+    filled.click("#refine")
+    expect(filled.locator("#use-refined")).to_be_visible()
+    assert len(images_in(llm)) == 1
+    box.uncheck()
+    expect(filled.locator("#llm-note")).to_contain_text(HOST)
+    filled.click("#refine")
+    expect(panel.locator(".match.unknown")).to_be_visible()
+    assert images_in(llm) == []
 
 
 def test_an_llm_that_fails_is_told_with_the_reason_and_the_rules_take_over(filled: Page, llm: Service) -> None:
@@ -131,16 +200,45 @@ def test_an_llm_that_fails_is_told_with_the_reason_and_the_rules_take_over(fille
     filled.click("#refine")
     expect(filled.locator("#refine-panel .badge")).to_contain_text("离线规则")
     expect(filled.locator("#refine-panel .notice").first).to_be_visible()
+    filled.click("#test-llm")
+    expect(filled.locator("#llm-note .notice")).to_contain_text(HOST)
     assert KEY not in filled.content()
 
 
-def test_refining_does_not_hold_up_generate(filled: Page, llm: Service) -> None:
-    def slow(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
-        llm.over.wait(15)
-        send(handler, 500, {})
+def test_the_connection_test_says_in_one_sentence_that_all_is_well(filled: Page, llm: Service) -> None:
+    llm.says("Orange.")
+    filled.click("#test-llm")
+    expect(filled.locator("#llm-note .ok")).to_contain_text(f"{HOST} 连接正常")
 
-    llm.play = slow
+
+def test_a_server_that_hangs_costs_the_deadline_and_never_holds_up_generate(filled: Page, llm: Service) -> None:
+    def hang(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        llm.over.wait()
+
+    llm.play = hang
     filled.click("#refine")
     expect(filled.locator("#refine-panel .working")).to_be_visible()
     wait_for_state(filled, submit(filled), "done")
-    expect(filled.locator("#refine-panel .working")).to_be_visible()
+    # The server hangs still, so what ends the waiting is the deadline.
+    expect(filled.locator("#refine-panel .notice").first).to_contain_text("20 秒", timeout=PATIENCE_MS)
+    expect(filled.locator("#refine-panel .badge")).to_contain_text("离线规则")
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+def test_the_whole_panel_is_clean_to_axe_and_fits_a_phone(
+    new_page: Callable[..., Page], ask: Callable[[Page], Page], llm: Service, scheme: str, width: int
+) -> None:
+    page = ask(new_page(color_scheme=scheme, viewport={"width": width, "height": 844}))
+    conflict = {"verdict": "mismatch", "score": 9, "conflicts": ["no waves"], "reason": "A stream."}
+    llm.says(answer(refined_prompt=FREELY, added_elements=ADDED, image_text_match=conflict, warnings=["blurry"]))
+    page.check("#fidelity input[value=creative]")
+    page.click("#refine")
+    page.click("[data-strike='1']")
+    expect(page.locator("#advice button")).to_be_visible()
+    page.evaluate(AXE_PATH.read_text(encoding="utf-8"))
+    assert violations(page) == []
+    page.click("#use-refined")
+    page.fill("#prompt textarea", f"{FREELY}, two dogs")
+    expect(page.locator("#edited .edited")).to_be_visible()
+    assert violations(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0

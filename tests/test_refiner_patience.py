@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -41,7 +42,15 @@ def form_of(body: dict[str, Any]) -> str:
 def lm_studio(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
     if form_of(body) == "json_object":
         refuse(handler, "'response_format.type' must be 'json_schema' or 'text'")
-    elif set(body) != {"model", "messages", "max_tokens", "temperature", "response_format"}:
+    elif set(body) != {
+        "model",
+        "messages",
+        "max_tokens",
+        "temperature",
+        "response_format",
+        "stream",
+        "stream_options",
+    }:
         refuse(handler, f"unexpected: {sorted(body)}")
     else:
         good(handler)
@@ -135,6 +144,25 @@ def test_the_other_name_of_a_parameter_is_learned(service: Service) -> None:
     assert service.requests[1].body["max_completion_tokens"] == service.requests[0].body["max_tokens"]
 
 
+def test_a_server_that_does_not_stream_is_asked_for_the_whole_answer(service: Service) -> None:
+    def play(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        refuse(handler, "stream: only false is supported") if body["stream"] else good(handler)
+
+    service.play = play
+    result = service.refine(settings=service.settings("vllm"))
+    assert (result.source, result.usage is not None) == ("llm", True)
+    first, second = (request.body for request in service.requests)
+    assert (first["stream"], first["stream_options"]) == (True, {"include_usage": True})
+    assert (second["stream"], "stream_options" in second) == (False, False)
+
+
+def test_a_server_that_answers_whole_where_pieces_were_asked_for_is_understood(service: Service) -> None:
+    service.play = lambda handler, body: send(handler, 200, json.dumps(completion(answer())))
+    result = service.refine()
+    assert (result.source, len(service.requests)) == ("llm", 1)
+    assert result.usage is not None
+
+
 def test_a_refusal_that_names_nothing_is_final(service: Service) -> None:
     service.play = lambda handler, body: refuse(handler, "no")
     result = service.refine(settings=service.settings("vllm"))
@@ -144,7 +172,7 @@ def test_a_refusal_that_names_nothing_is_final(service: Service) -> None:
 def test_a_server_that_refuses_whatever_is_sent_is_not_asked_for_ever(service: Service) -> None:
     service.play = lambda handler, body: refuse(handler, " ".join(body))
     assert service.refine(settings=service.settings("vllm")).notices[0].cause == "request_refused"
-    assert len(service.requests) == 5
+    assert len(service.requests) == 6
 
 
 # Busy, empty, broken
@@ -217,7 +245,7 @@ def test_a_model_that_thought_its_tokens_away_gets_twice_as_many(service: Servic
 )
 def test_a_broken_answer_is_repaired_once_with_what_is_wrong(service: Service, broken: str, fault: str) -> None:
     at_first(service, 200, completion(broken))
-    result = service.refine()
+    result = service.refine(settings=service.settings("vllm"))
     assert result.source == "llm"
     *_, said, asked = service.requests[1].body["messages"]
     assert (said["role"], asked["role"]) == ("assistant", "user")

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from loopback_llm import KEY, Service, answer, completion, send, serving
 from PIL import Image
-from test_refiner_wire import mfjs_faults, picture
+from test_refiner_wire import BASE, mfjs_faults, picture
 
 from prompt_refiner.providers import load_providers
 
-BASE = {"model", "messages"}
+COUNTED = {"stream_options"}
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def kimi(body: dict[str, Any]) -> str | None:
         own = {"reasoning_effort"}  # `thinking` is an error here
     else:
         own = set()
-    if set(body) != BASE | own | {"max_completion_tokens", "response_format"}:
+    if set(body) != BASE | COUNTED | own | {"max_completion_tokens", "response_format"}:
         return f"fields {sorted(body)}"
     if body["max_completion_tokens"] < 2048:
         return "no room to think"
@@ -77,14 +77,14 @@ def glm(body: dict[str, Any]) -> str | None:
 
 
 def openai(body: dict[str, Any]) -> str | None:
-    if set(body) != BASE | {"max_completion_tokens", "response_format"}:
+    if set(body) != BASE | COUNTED | {"max_completion_tokens", "response_format"}:
         return f"fields {sorted(body)}"
     described = body["response_format"]["json_schema"]
     return None if described["strict"] and not mfjs_faults(described["schema"]) else "schema"
 
 
 def own_server(body: dict[str, Any]) -> str | None:
-    if set(body) != BASE | {"max_tokens", "temperature", "response_format"}:
+    if set(body) != BASE | COUNTED | {"max_tokens", "temperature", "response_format"}:
         return f"fields {sorted(body)}"
     return None if form(body) == "json_schema" else "json_object"
 

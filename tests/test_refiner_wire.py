@@ -26,7 +26,8 @@ def service() -> Iterator[Service]:
 # What is sent
 
 
-KIMI_FIELDS = {"model", "messages", "max_completion_tokens", "response_format", "thinking"}
+BASE = {"model", "messages", "stream"}
+KIMI_FIELDS = {*BASE, "stream_options", "max_completion_tokens", "response_format", "thinking"}
 
 
 MFJS = {"type", "properties", "required", "additionalProperties", "items", "anyOf", "enum", "description", "title"}
@@ -70,7 +71,7 @@ def strict_kimi(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
 def strict_glm(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
     """GLM by its documents: temperature within [0, 1], max_tokens, json_object as the only form."""
     is_right = (
-        set(body) == {"model", "messages", "max_tokens", "temperature", "response_format", "thinking"}
+        set(body) == {*BASE, "max_tokens", "temperature", "response_format", "thinking"}
         and 0 <= body["temperature"] <= 1
         and body["response_format"] == {"type": "json_object"}
     )
@@ -79,7 +80,7 @@ def strict_glm(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
 
 def strict_local(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
     """A local server that refuses json_object and everything that it does not know."""
-    is_right = set(body) == {"model", "messages", "max_tokens"}
+    is_right = set(body) == {*BASE, "max_tokens"}
     send(handler, 200 if is_right else 400, completion(answer()) if is_right else {"error": "unknown field"})
 
 

@@ -7,12 +7,12 @@ from typing import Any
 import gradio as gr
 
 from i2v_pipeline.types import Text
-from prompt_refiner import RefinerSettings
 from studio.page import history, queue, reuse, status
 from studio.page.desk import Desk
 from studio.page.endpoints import add_endpoints
 from studio.page.form import Form, make_engine, make_picture, make_preset, make_settings
 from studio.page.plan import empty_plan, engine_html, lacks_html
+from studio.page.refine_events import make_refine
 from studio.page.services import Services
 from studio.page.text import both, engine_label, escape, label
 from studio.page.wire import wire
@@ -20,7 +20,6 @@ from studio.page.wire import wire
 TITLE = "Image-to-Video Studio · 图像转视频"
 CACHE_CHECK_S, CACHE_AGE_S = 3600, 86400
 MAX_PAGES = 400
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 # Gradio's storage is encrypted with this; it stands in the page's own source and hides nothing from anybody. Fixed,
 # or a restart of the server would lose what the browser kept.
@@ -85,26 +84,7 @@ def _make_form(services: Services, form: Form, view: dict[str, Any]) -> None:
             max_lines=10,
             elem_id="prompt",
         )
-        view["refine_panel"] = gr.HTML("", elem_id="refine-panel", js_on_load="")
-        with gr.Row(elem_id="refine-row"):
-            view["refine"] = gr.Button(label("refine"), size="sm", min_width=120, elem_id="refine")
-            view["use_refined"] = gr.Button(
-                label("use_refined"), size="sm", variant="primary", min_width=120, visible=False, elem_id="use-refined"
-            )
-            view["keep_mine"] = gr.Button(
-                label("keep_mine"), size="sm", min_width=100, visible=False, elem_id="keep-mine"
-            )
-            view["undo_refine"] = gr.Button(
-                label("undo_refine"), size="sm", min_width=120, visible=False, elem_id="undo-refine"
-            )
-            view["show_picture"] = gr.Checkbox(
-                _may_see_at_first(services.refiner),
-                label=label("show_picture"),
-                container=False,
-                min_width=160,
-                visible=services.refiner.configured,
-                elem_id="show-picture",
-            )
+        make_refine(services, view)
     with gr.Column(elem_id="engine-group", elem_classes="card"):
         with gr.Row(elem_id="engine-row"):
             make_engine(services, form)
@@ -196,11 +176,6 @@ def _make_history(services: Services, view: dict[str, Any]) -> None:
         view["look_at_clean_up"] = gr.Button(
             label("look_at_clean_up"), size="sm", min_width=140, elem_id="look-at-clean-up"
         )
-
-
-def _may_see_at_first(refiner: RefinerSettings) -> bool:
-    """A picture leaves this machine only after the person said so."""
-    return refiner.host in LOOPBACK
 
 
 def _header() -> str:

@@ -20,10 +20,11 @@ from i2v_pipeline.types import EngineSpec
 from studio.jobs.store import Job
 from studio.library import CleanUp
 from studio.owners import owner_of
-from studio.page import draft, refine
+from studio.page import draft
 from studio.page.form import Form, engine_updates, read_values
 from studio.page.plan import engine_html, lacks_html
 from studio.page.refine import Proposal
+from studio.page.refine_events import RefineHandlers
 from studio.page.services import Services
 from studio.page.status import GONE
 
@@ -70,6 +71,7 @@ class Desk:
         self.services = services
         self.form = form
         self.view = view
+        self.refining = RefineHandlers(services, form, view)
         self.pages: dict[str, OpenPage] = {}
 
     def owner(self, request: gr.Request) -> str:
@@ -131,7 +133,7 @@ class Desk:
         settings = engine_updates(spec, values["preset"])
         fields = {name: {**settings.get(name, gr.update()), "value": value} for name, value in values.items()}
         updates = {self.form[name]: update for name, update in fields.items()}
-        return {**updates, **self.engine_notes(spec), **self.refine_updates(proposal)}
+        return {**updates, **self.engine_notes(spec), **self.refining.updates(proposal)}
 
     def leave_editing(self, request: gr.Request, note: str) -> Updates:
         """The form as it was before a waiting job's settings were put into it."""
@@ -141,14 +143,3 @@ class Desk:
 
     def engine_notes(self, spec: EngineSpec) -> Updates:
         return {self.view["engine_note"]: engine_html(spec), self.view["lacks"]: lacks_html(spec)}
-
-    def refine_updates(self, proposal: Proposal | None) -> Updates:
-        is_open = proposal is not None and not proposal.is_used
-        is_change = proposal is not None and proposal.origin.refined != proposal.origin.typed
-        return {
-            self.view["proposal"]: proposal,
-            self.view["refine_panel"]: refine.panel(proposal),
-            self.view["use_refined"]: gr.update(visible=is_open and is_change),
-            self.view["keep_mine"]: gr.update(visible=is_open),
-            self.view["undo_refine"]: gr.update(visible=proposal is not None and proposal.is_used),
-        }

@@ -5,21 +5,16 @@ Renders nothing itself. Handlers only submit and cancel; what became of it is se
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from i2v_pipeline.errors import InputError
-from i2v_pipeline.images import open_picture
 from i2v_pipeline.types import GenerationRequest
 from studio.jobs.types import JobError
-from studio.page import draft, notes, refine
+from studio.page import draft, notes
 from studio.page.desk import Data, Desk, Updates
 from studio.page.edge import at_edge
 from studio.page.form import engine_updates, preset_values, read_picture, with_what_the_form_lacks
@@ -51,6 +46,7 @@ class Handlers:
             self.view["planned"]: count,
             self.view["plan"]: plan_html(values, proposal, self.services, series),
             self.view["draft"]: draft.write(values, proposal),
+            **self.desk.refining.told(values, proposal),
         }
 
     @at_edge
@@ -66,7 +62,7 @@ class Handlers:
         return {
             self.form["image"]: self.desk.cached(example.path),
             self.form["prompt"]: prompt,
-            **self.desk.refine_updates(None),
+            **self.desk.refining.updates(None),
         }
 
     @at_edge
@@ -83,40 +79,6 @@ class Handlers:
             **{self.form[field]: update for field, update in engine_updates(spec, values["preset"]).items()},
             **self.desk.engine_notes(spec),
         }
-
-    @at_edge
-    async def refine(self, data: Data) -> AsyncIterator[Updates]:
-        """A proposal for the prompt in the box; the prompt itself is not touched."""
-        values = self.desk.values(data)
-        typed = values["prompt"] or ""
-        if not typed.strip():
-            raise InputError(
-                "There is no prompt to refine yet. Write a sentence first.", "还没有可优化的提示词。请先写一句话。"
-            )
-        picture = None
-        if data[self.view["show_picture"]] and values["image"]:
-            picture = (await asyncio.to_thread(open_picture, Path(values["image"]))).source
-        yield {self.view["refine_panel"]: refine.working_panel()}
-        spec = self.services.engines[values["engine"]]
-        gone = threading.Event()
-        try:
-            proposal = await asyncio.to_thread(refine.propose, typed, spec, self.services, picture, gone.is_set)
-        finally:
-            gone.set()
-        yield self.desk.refine_updates(proposal)
-
-    @at_edge
-    def use_refined(self, data: Data) -> Updates:
-        proposal = data[self.view["proposal"]]
-        return {self.form["prompt"]: proposal.origin.refined, **self.desk.refine_updates(refine.used(proposal))}
-
-    @at_edge
-    def keep_mine(self) -> Updates:
-        return self.desk.refine_updates(None)
-
-    @at_edge
-    def undo_refine(self, data: Data) -> Updates:
-        return {self.form["prompt"]: data[self.view["proposal"]].origin.typed, **self.desk.refine_updates(None)}
 
     @at_edge
     def generate(self, data: Data, request: gr.Request) -> Updates:

@@ -65,6 +65,7 @@ class Live:
             self.view["client"]: None,
             self.view["shown"]: asked or (newest[0].id if newest else None),
         }
+        updates |= self.desk.refining.opening()
         kept = draft.read(data[self.view["draft"]], self.services)
         return updates if kept is None else updates | self.desk.fill(kept.values, kept.proposal)
 

@@ -15,7 +15,7 @@ from studio.page.edge import at_edge
 from studio.page.form import request_values
 from studio.page.icons import icon
 from studio.page.plan import numbers_of
-from studio.page.refine import proposal_of
+from studio.page.refine import taken_before
 from studio.page.services import Services
 from studio.page.status import MEDIA
 from studio.page.text import both, escape
@@ -73,7 +73,7 @@ class QueueHandlers:
         before = page.before or draft.write(values, data[self.desk.view["proposal"]])
         self.desk.change(request, editing=job.id, before=before, note=notes.editing(job))
         settings = {**request_values(job.request), "image": self.desk.cached(job.request.images[0])}
-        return self.desk.fill(settings, proposal_of(job.request))
+        return self.desk.fill(settings, taken_before(job.request.origin, job.request.motion))
 
 
 def queue_html(jobs: Sequence[Job], services: Services, *, shown: str | None, editing: str | None) -> str:

@@ -1,97 +1,196 @@
-"""The visible refine step: what was typed, what was proposed, by whom, and what the person made of it.
+"""The refine step: what was typed, what was proposed, by whom, and what the person made of it.
 
-Knows no component; asks the refiner and renders HTML.
+Knows no component and renders nothing.
 """
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from i2v_pipeline.types import EngineSpec, GenerationRequest, Motion, PromptOrigin, Text
-from prompt_refiner import RefineResult, refine
+from i2v_pipeline.types import EngineSpec, Motion, PresetName, PromptOrigin, Text
+from prompt_refiner import CheckedText, Fidelity, RefineResult, check_text, refine
+from prompt_refiner.striking import places_of, strike_out
+from prompt_refiner.types import Verdict
+from studio.page.diff import REWRITTEN_BELOW, share_left
 from studio.page.services import Services
-from studio.page.text import LABELS, both, escape
-from studio.page.words import MATCH, WARNINGS, motion_words
+from studio.page.words import WARNINGS
 from studio.recipe import motion_of, origin_of, style_of
 
-_TOKEN = re.compile(r"[\u3400-\u9fff]|\w+|\s+|[^\w\s]")
-REWRITTEN_BELOW = 0.35
-"""Texts less alike than this are shown one above the other: a diff of two languages only confuses."""
+Fate = Literal["stands", "struck", "gone", "paraphrased"]
+"""Of one addition: `gone` went along with another one, `paraphrased` has no words of its own to strike out."""
 
-WORKING = Text("Refining …", "正在优化 …")
-UNCHANGED = Text("Nothing was changed.", "文字没有改动。")
+
+@dataclass(frozen=True, kw_only=True)
+class Match:
+    """What the refiner says of picture and text; `unknown` where nobody looked."""
+
+    verdict: Verdict = "unknown"
+    reason: str = ""
+    conflicts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Proposal:
-    """One refinement and what became of it. `is_used` once the refined prompt stands in the prompt box.
+    """One refinement and what became of it. `is_used` once it stands in the prompt box.
 
-    `notices` say what the refiner did not do and why; `remarks` what it thinks of picture and prompt.
+    `origin` is as proposed, with all that was added; `struck` names the elements that the person struck out. `seen`
+    are things known to be in the picture. `notices` say what the refiner did not do and why, `remarks` what it noticed
+    about the picture. `preset` is the one that an LLM would choose.
     """
 
     origin: PromptOrigin
     motion: Motion
+    compound: bool = False
+    match: Match = Match()
+    seen: tuple[str, ...] = ()
+    latency_s: float = 0.0
+    tokens: int | None = None
+    token_limit: int | None = None
+    preset: PresetName | None = None
+    preset_why: str = ""
     notices: tuple[Text, ...] = ()
     remarks: tuple[Text, ...] = ()
+    struck: tuple[str, ...] = ()
     is_used: bool = False
+
+    @property
+    def text(self) -> str:
+        """What is proposed, without what was struck out."""
+        return strike_out(self.origin.refined, self.struck, typed=self.origin.typed)
+
+    def fates(self) -> dict[str, Fate]:
+        """What became of each addition, by its name."""
+        text, typed = self.text, self.origin.typed
+
+        def fate(element: str) -> Fate:
+            if places_of(element, text, typed=typed):
+                return "stands"
+            if element in self.struck:
+                return "struck"
+            return "gone" if places_of(element, self.origin.refined, typed=typed) else "paraphrased"
+
+        return {added.element: fate(added.element) for added in self.origin.added_elements}
 
 
 _PROPOSAL = TypeAdapter(Proposal)
 
 
 def propose(
-    typed: str, spec: EngineSpec, services: Services, picture: bytes | None, is_gone: Callable[[], bool]
+    typed: str,
+    spec: EngineSpec,
+    services: Services,
+    *,
+    picture: bytes | None,
+    fidelity: Fidelity,
+    is_gone: Callable[[], bool],
 ) -> Proposal:
     """Asks the refiner; falls back to its offline rules by itself and says so in `notices`. May take its deadline,
     unless `is_gone` says that nobody waits any more."""
     result = refine(
-        typed, style=style_of(spec), settings=services.refiner, mode="auto", picture=picture, cancelled=is_gone
+        typed,
+        style=style_of(spec),
+        settings=services.refiner,
+        mode="auto",
+        picture=picture,
+        fidelity=fidelity,
+        cancelled=is_gone,
     )
+    match, suggestion = result.image_text_match, result.suggestion
+    is_known = suggestion is not None and suggestion.preset in spec.presets
     return Proposal(
         origin=origin_of(typed, result),
         motion=motion_of(result),
+        compound=result.compound,
+        match=Match(verdict=match.verdict, reason=match.reason, conflicts=match.conflicts),
+        seen=result.image_elements,
+        latency_s=result.latency_s,
+        tokens=result.token_count,
+        token_limit=spec.prompt_style.token_limit,
+        preset=suggestion.preset if suggestion is not None and is_known else None,
+        preset_why=suggestion.why if suggestion is not None else "",
         notices=tuple(Text(notice.en, notice.zh) for notice in result.notices),
-        remarks=tuple(remarks_of(result)),
+        remarks=tuple(WARNINGS[code] for code in result.warnings),
     )
 
 
-def remarks_of(result: RefineResult) -> Iterator[Text]:
-    """What the refiner found out about picture and prompt, and what it would choose."""
-    match = result.image_text_match
-    if match.verdict != "unknown":
-        verdict = MATCH[match.verdict]
-        conflicts = "; ".join(match.conflicts)
-        reason = " ".join(part for part in (match.reason, conflicts) if part)
-        yield Text(f"{verdict.en} {reason}".strip(), f"{verdict.zh}{reason}")
-    yield from (WARNINGS[code] for code in result.warnings)
-    if result.suggestion is not None:
-        preset, why = LABELS[f"preset_{result.suggestion.preset}"], result.suggestion.why
-        yield Text(f"Suggested preset: {preset.en}. {why}".strip(), f"建议预设：{preset.zh}。{why}")
+def taken_before(origin: PromptOrigin, motion: Motion) -> Proposal | None:
+    """The proposal that a prompt of before came from; None for one that was typed."""
+    if origin.source == "typed":
+        return None
+    whole = replace(origin, added_elements=(*origin.added_elements, *origin.struck_out), struck_out=(), edited=False)
+    struck = tuple(each.element for each in origin.struck_out)
+    return Proposal(origin=whole, motion=motion, struck=struck, is_used=True)
+
+
+def struck_out(proposal: Proposal, index: int) -> Proposal:
+    """The proposal without the addition at `index`."""
+    element = proposal.origin.added_elements[index].element
+    return replace(proposal, struck=(*(each for each in proposal.struck if each != element), element))
+
+
+def restored(proposal: Proposal, index: int) -> Proposal:
+    """The proposal with the addition at `index` back in its place."""
+    element = proposal.origin.added_elements[index].element
+    return replace(proposal, struck=tuple(each for each in proposal.struck if each != element))
+
+
+def used(proposal: Proposal) -> Proposal:
+    """The proposal, taken."""
+    return replace(proposal, is_used=True)
+
+
+def is_own_text(prompt: str, proposal: Proposal) -> bool:
+    """Whether so little of the proposal is left in the prompt that it is the person's own text again."""
+    text = proposal.text
+    return prompt != text and share_left(text, prompt) < REWRITTEN_BELOW
 
 
 def origin_for(prompt: str, proposal: Proposal | None) -> PromptOrigin:
-    """Where the prompt in the box comes from: from the refiner only if its proposal was taken."""
-    if proposal is not None and proposal.is_used:
-        return proposal.origin
-    return origin_of(prompt, None)
+    """Where the prompt in the box comes from: from the refiner only where its proposal was taken and is still there."""
+    if proposal is None or not proposal.is_used or is_own_text(prompt, proposal):
+        return origin_of(prompt, None)
+    origin, text, fates = proposal.origin, proposal.text, proposal.fates()
+    edited = prompt != text
+
+    def is_left(element: str) -> bool:
+        if fates[element] == "stands":
+            return not edited or bool(places_of(element, prompt, typed=origin.typed))
+        return fates[element] == "paraphrased"
+
+    return replace(
+        origin,
+        added_elements=tuple(added for added in origin.added_elements if is_left(added.element)),
+        struck_out=tuple(added for added in origin.added_elements if fates[added.element] in ("struck", "gone")),
+        edited=edited,
+    )
+
+
+def movement_for(prompt: str, proposal: Proposal | None, spec: EngineSpec, services: Services) -> tuple[Motion, bool]:
+    """The movement in the prompt, and whether subject and camera both move: as the refiner read it if its text stands
+    there unchanged, else by the rules."""
+    if proposal is not None and proposal.is_used and prompt == proposal.text:
+        return proposal.motion, proposal.compound
+    result = read_offline(prompt, spec, services)
+    return motion_of(result), result.compound
 
 
 def motion_for(prompt: str, proposal: Proposal | None, spec: EngineSpec, services: Services) -> Motion:
-    """The movement in the prompt: as the refiner read it if its text stands there unchanged, else by the rules."""
-    if proposal is not None and proposal.is_used and prompt == proposal.origin.refined:
-        return proposal.motion
-    return motion_of(read_offline(prompt, spec, services))
+    """The movement in the prompt."""
+    return movement_for(prompt, proposal, spec, services)[0]
 
 
 def read_offline(prompt: str, spec: EngineSpec, services: Services) -> RefineResult:
     """What the rules read from the prompt; no request leaves."""
     return refine(prompt, style=style_of(spec), settings=services.refiner, mode="offline")
+
+
+def check_edited(prompt: str, proposal: Proposal, spec: EngineSpec) -> CheckedText:
+    """The prompt as the person edited it, held against what they had typed and what is in the picture."""
+    return check_text(proposal.origin.typed, prompt, style_of(spec), seen=proposal.seen)
 
 
 def to_json(proposal: Proposal | None) -> Any:  # noqa: ANN401 - any JSON value
@@ -105,90 +204,3 @@ def from_json(value: Any) -> Proposal | None:  # noqa: ANN401
         return _PROPOSAL.validate_python(value)
     except ValidationError:
         return None
-
-
-def used(proposal: Proposal) -> Proposal:
-    """The proposal, taken."""
-    return replace(proposal, is_used=True)
-
-
-def proposal_of(request: GenerationRequest) -> Proposal | None:
-    """The refinement that a request of before was made with; None where its prompt was typed."""
-    if request.origin.source == "typed":
-        return None
-    return Proposal(origin=request.origin, motion=request.motion, is_used=True)
-
-
-def panel(proposal: Proposal | None) -> str:
-    """The refine step as HTML; empty where there is nothing to show."""
-    if proposal is None:
-        return ""
-    origin = proposal.origin
-    who = f'<span class="badge">{both(by_whom(origin))}</span>'
-    if proposal.is_used:
-        typed = both(Text("You typed:", "原文："))
-        return (
-            f'<div class="refine-panel used"><p>{who} {both(Text("stands in the box.", "的结果已填入提示词。"))}</p>'
-            f'<p class="quiet">{typed} {escape(origin.typed)}</p></div>'
-        )
-    words = "".join(f'<span class="chip">{both(word)}</span>' for word in motion_words(proposal.motion))
-    parts = [
-        f'<div class="panel-head"><strong>{both(Text("Proposal", "优化建议"))}</strong>{who}</div>',
-        _comparison(origin.typed, origin.refined),
-        f'<p class="chips">{words}</p>',
-        _added(origin),
-        *(f'<p class="remark">{both(remark)}</p>' for remark in proposal.remarks),
-        *(f'<p class="notice">{both(notice)}</p>' for notice in proposal.notices),
-    ]
-    return f'<div class="refine-panel">{"".join(parts)}</div>'
-
-
-def working_panel() -> str:
-    """While the refiner thinks."""
-    return f'<div class="refine-panel"><p class="working">{both(WORKING)}</p></div>'
-
-
-def by_whom(origin: PromptOrigin) -> Text:
-    """Who proposed the refined prompt."""
-    if origin.source == "llm":
-        name = " · ".join(part for part in (origin.provider, origin.model) if part)
-        return Text(f"Refined by {name}", f"由 {name} 优化")
-    return Text("Offline rules, no LLM", "离线规则，未使用大模型")
-
-
-def diff_html(typed: str, refined: str) -> str:
-    """`refined` with what was added in <ins>, and what was taken away from `typed` in <del>."""
-    before, after = _TOKEN.findall(typed), _TOKEN.findall(refined)
-    parts = []
-    for kind, low, high, new_low, new_high in difflib.SequenceMatcher(
-        None, before, after, autojunk=False
-    ).get_opcodes():
-        old, new = escape("".join(before[low:high])), escape("".join(after[new_low:new_high]))
-        if kind == "equal":
-            parts.append(new)
-            continue
-        parts.append(f"<del>{old}</del>" if old else "")
-        parts.append(f"<ins>{new}</ins>" if new else "")
-    return "".join(parts)
-
-
-def _comparison(typed: str, refined: str) -> str:
-    if typed == refined:
-        return f'<p class="diff">{escape(typed)}</p><p class="quiet">{both(UNCHANGED)}</p>'
-    alike = difflib.SequenceMatcher(None, _TOKEN.findall(typed), _TOKEN.findall(refined), autojunk=False).ratio()
-    if alike < REWRITTEN_BELOW:
-        return (
-            f'<p class="diff"><del>{escape(typed)}</del></p>'
-            f'<p class="diff"><ins>{escape(refined)}</ins></p>'
-        )  # fmt: skip
-    return f'<p class="diff">{diff_html(typed, refined)}</p>'
-
-
-def _added(origin: PromptOrigin) -> str:
-    if not origin.added_elements:
-        return ""
-    items = "".join(
-        f"<li><strong>{escape(added.element)}</strong> <span class='quiet'>{escape(added.why)}</span></li>"
-        for added in origin.added_elements
-    )
-    return f'<p class="quiet">{both(Text("Added, not typed by you:", "新增内容（并非你输入）："))}</p><ul>{items}</ul>'

@@ -15,7 +15,7 @@ from studio.page import notes
 from studio.page.desk import Data, Desk, Updates
 from studio.page.edge import at_edge
 from studio.page.form import request_values, what_the_form_lacks
-from studio.page.refine import Proposal, proposal_of
+from studio.page.refine import Proposal, taken_before
 
 PARTS: Mapping[str, tuple[str, ...]] = {
     "prompt": ("prompt", "negative_prompt"),
@@ -51,7 +51,7 @@ class ReuseHandlers:
         settings = {**request_values(job.request), "image": job.request.images[0]}
         lacks = what_the_form_lacks(job.request) if "parameters" in parts else []
         self.desk.change(request, note=notes.used(job, lacks, with_seed=parts == list(PARTS)))
-        return self._fill(data, settings, parts, proposal_of(job.request))
+        return self._fill(data, settings, parts, taken_before(job.request.origin, job.request.motion))
 
     @at_edge
     def last_frame(self, data: Data, request: gr.Request) -> Updates:
@@ -75,7 +75,7 @@ class ReuseHandlers:
         settings = {**request_values(wanted), "image": picture}
         parts = [part for part in PARTS if part != "picture" or picture]
         self.desk.change(request, note=notes.restored(told, what_the_form_lacks(wanted)))
-        return self._fill(data, settings, parts, proposal_of(wanted))
+        return self._fill(data, settings, parts, taken_before(wanted.origin, wanted.motion))
 
     @at_edge
     def act_on_note(self, event: gr.EventData, request: gr.Request) -> Updates:

@@ -12,6 +12,7 @@ from studio.page.events import Handlers
 from studio.page.history import HistoryHandlers
 from studio.page.live import FOLLOWED, Live
 from studio.page.queue import QueueHandlers
+from studio.page.refine_events import wire_refine
 from studio.page.reuse import ReuseHandlers
 
 # No event is part of the public API, which has endpoints of its own. Values come as they are: Gradio's own reading of a
@@ -31,11 +32,11 @@ def wire(page: gr.Blocks, desk: Desk) -> None:
     form, view = desk.form, desk.view
     refined = [view[name] for name in ("proposal", "refine_panel", "use_refined", "keep_mine", "undo_refine")]
     everything = [*form.values(), view["engine_note"], view["lacks"], *refined]
-    opened = [view["client"], view["shown"], *everything, *(view[name] for name in FOLLOWED)]
+    opened = [view["client"], view["shown"], view["show_picture"], *everything, *(view[name] for name in FOLLOWED)]
     page.load(Live(desk).live, {view["client"], view["draft"]}, opened, **EVENT)
     handlers = Handlers(desk)
     _wire_form(desk, handlers, everything)
-    _wire_refine(desk, handlers, refined, everything)
+    wire_refine(desk.refining, everything, EVENT)
     _wire_jobs(desk, handlers, everything)
     _wire_reuse(desk, ReuseHandlers(desk), everything)
     _wire_lists(desk, everything)
@@ -49,7 +50,7 @@ def _wire_form(desk: Desk, handlers: Handlers, everything: list[Component]) -> N
     plan: dict[str, Any] = {
         "fn": handlers.plan,
         "inputs": {*fields, *several, view["proposal"], view["planned"], view["count"]},
-        "outputs": [view["plan"], view["draft"], view["planned"]],
+        "outputs": [view[name] for name in ("plan", "draft", "planned", "advice", "edited")],
         "js": _COUNT,
         # One at a time and in the queue: otherwise answers overtake each other, and an old plan would stay.
         "concurrency_limit": 1,
@@ -63,16 +64,6 @@ def _wire_form(desk: Desk, handlers: Handlers, everything: list[Component]) -> N
     form["preset"].input(handlers.choose_preset, fields, list(form.values()), **EVENT)
     form["engine"].input(handlers.choose_engine, fields, [*form.values(), view["engine_note"], view["lacks"]], **EVENT)
     view["examples"].pick_example(handlers.pick_example, None, everything, **EVENT)
-
-
-def _wire_refine(desk: Desk, handlers: Handlers, refined: list[Component], everything: list[Component]) -> None:
-    fields, view = set(desk.form.values()), desk.view
-    view["refine"].click(handlers.refine, {*fields, view["show_picture"]}, refined, **EVENT).failure(
-        None, None, view["refine_panel"], js="() => ''", **PRIVATE
-    )
-    view["use_refined"].click(handlers.use_refined, {view["proposal"]}, everything, **EVENT)
-    view["keep_mine"].click(handlers.keep_mine, None, refined, **EVENT)
-    view["undo_refine"].click(handlers.undo_refine, {view["proposal"]}, everything, **EVENT)
 
 
 def _wire_jobs(desk: Desk, handlers: Handlers, everything: list[Component]) -> None:

@@ -57,6 +57,9 @@ MATCH = {
     "match": Text("Picture and prompt fit together.", "图文相符。"),
     "partial": Text("Picture and prompt fit only in part.", "图文部分相符。"),
     "mismatch": Text("Picture and prompt do not fit together.", "图文不符。"),
+    "unknown": Text(
+        "Whether picture and prompt fit together is unknown: nobody compared them.", "图文是否相符未知：未作比较。"
+    ),
 }
 WARNINGS = {
     "multiple_subjects": Text("There are several subjects in the picture.", "图中有多个主体。"),
