@@ -46,14 +46,16 @@ REQUEST = GenerationRequest(
 class Studio:
     """All handlers of the page on one desk."""
 
-    def __init__(self, store: JobStore) -> None:
-        self.services = Services(
-            store=store, engines=load_presets(), refiner=RefinerSettings(), examples=load_examples()
-        )
+    def __init__(self, services: Services) -> None:
+        self.services = services
         self.desk = Desk(self.services, {name: name for name in FIELDS}, {name: name for name in VIEW})
         self.form, self.live = Handlers(self.desk), Live(self.desk).live
         self.queue, self.history = QueueHandlers(self.desk), HistoryHandlers(self.desk)
         self.reuse = ReuseHandlers(self.desk)
+
+    @classmethod
+    def on(cls, store: JobStore) -> Studio:
+        return cls(Services(store=store, engines=load_presets(), refiner=RefinerSettings(), examples=load_examples()))
 
     def open(self, session: str = "page", owner: str = "me", **shown: Any) -> Any:
         """A page that is open: its requests."""

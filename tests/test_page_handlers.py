@@ -37,7 +37,7 @@ def running(store: JobStore) -> Job:
 
 
 def test_an_older_form_never_replaces_the_plan_of_a_newer_one(store: JobStore) -> None:
-    studio = Studio(store)
+    studio = Studio.on(store)
     data, request = {**FORM, "planned": 0, "count": 5}, studio.open()
     newer = studio.form.plan(data, request)
     assert newer["planned"] == 5
@@ -47,7 +47,7 @@ def test_an_older_form_never_replaces_the_plan_of_a_newer_one(store: JobStore) -
 
 
 def test_a_page_opens_the_job_of_its_address_else_one_that_runs_else_the_newest(store: JobStore) -> None:
-    studio = Studio(store)
+    studio = Studio.on(store)
     assert opening(studio)["shown"] is None
     first = running(store)
     store.finish(first.id, "failed", Text("no", "不"))
@@ -62,7 +62,7 @@ def test_a_page_opens_the_job_of_its_address_else_one_that_runs_else_the_newest(
 
 
 def test_a_job_is_of_whoever_asked_for_it_and_nobody_else_finds_it(store: JobStore) -> None:
-    studio = Studio(store)
+    studio = Studio.on(store)
     job = store.get(studio.form.generate(FORM, studio.open())["shown"])
     assert job is not None
     assert job.owner == "me"
@@ -73,7 +73,7 @@ def test_a_job_is_of_whoever_asked_for_it_and_nobody_else_finds_it(store: JobSto
 
 
 def test_a_page_of_somebody_else_can_do_nothing_with_my_job(store: JobStore) -> None:
-    studio = Studio(store)
+    studio = Studio.on(store)
     job = store.submit(REQUEST, "me")
     for press in (studio.form.again, studio.form.retry, studio.form.cancel, studio.reuse.reuse):
         with pytest.raises(gr.Error, match="不存在"):
@@ -84,7 +84,7 @@ def test_a_page_of_somebody_else_can_do_nothing_with_my_job(store: JobStore) -> 
 def test_a_browser_that_an_earlier_version_knew_keeps_its_history(store: JobStore) -> None:
     former = "Zm9ybWVyLWNsaWVudC1uYW"
     job = store.submit(REQUEST, former)
-    studio = Studio(store)
+    studio = Studio.on(store)
     # Whoever names another owner outright gets nothing.
     store.submit(REQUEST, "key:0123456789abcdef")
     assert opening(studio, client="key:0123456789abcdef")["shown"] is None
@@ -94,14 +94,14 @@ def test_a_browser_that_an_earlier_version_knew_keeps_its_history(store: JobStor
 
 
 def test_a_browser_without_cookies_is_told_so(store: JobStore) -> None:
-    studio = Studio(store)
+    studio = Studio.on(store)
     with pytest.raises(gr.Error, match="Cookie"):
         studio.form.generate(FORM, page(owner=None))
     assert store.list("") == []
 
 
 def test_generate_submits_what_the_plan_told(store: JobStore) -> None:
-    studio = Studio(store)
+    studio = Studio.on(store)
     request = studio.open()
     told = studio.form.plan({**FORM, "planned": 0, "count": 1}, request)["plan"]
     job = store.get(studio.form.generate(FORM, request)["shown"])
@@ -112,7 +112,7 @@ def test_generate_submits_what_the_plan_told(store: JobStore) -> None:
 
 
 def test_again_is_a_new_job_with_a_new_seed_and_retry_the_same_job_as_it_was(store: JobStore) -> None:
-    studio = Studio(store)
+    studio = Studio.on(store)
     job = running(store)
     store.finish(job.id, "failed", Text("No room.", "空间不足。"))
     request = studio.open()
@@ -129,7 +129,7 @@ def test_again_is_a_new_job_with_a_new_seed_and_retry_the_same_job_as_it_was(sto
 
 
 def test_a_page_is_sent_what_changed_and_stays_alive_after_the_job(store: JobStore) -> None:
-    studio = Studio(store)
+    studio = Studio.on(store)
 
     async def follow() -> None:
         job = running(store)
@@ -155,7 +155,7 @@ def test_a_page_is_sent_what_changed_and_stays_alive_after_the_job(store: JobSto
 
 
 def test_two_pages_each_follow_their_own_job(store: JobStore) -> None:
-    studio = Studio(store)
+    studio = Studio.on(store)
 
     async def follow() -> None:
         jobs = [running(store), running(store)]
@@ -180,7 +180,7 @@ def test_a_preview_is_shown_while_there_is_one(store: JobStore) -> None:
 
 
 def test_what_is_pressed_for_a_job_that_is_gone_is_answered_in_words(store: JobStore) -> None:
-    studio = Studio(store)
+    studio = Studio.on(store)
     data = {"shown": "20200101-000000-00000000"}
     for press in (studio.form.again, studio.form.retry, studio.form.cancel, studio.reuse.reuse):
         with pytest.raises(gr.Error, match="不存在"):
