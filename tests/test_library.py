@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from starlette.testclient import TestClient
 from video_frames import moving
 
 from i2v_pipeline.video import read_frames, write_video
+from studio.housekeeping import KEEP_DELETED_S, sweep
 from studio.jobs.store import Job, JobStore
 from studio.library import DAY_S, bytes_of, clean_up_by_age, clean_up_by_size, file_stem, last_frame_png, zip_chunks
 from studio.media import media_routes
@@ -95,6 +97,20 @@ def test_clean_up_by_size_takes_the_oldest_first_and_no_more_than_it_must(store:
     nothing = clean_up_by_size(liked, max_bytes=0)
     assert nothing.jobs == ()
     assert nothing.kept_bytes > 4_000_000
+
+
+def test_a_deleted_job_leaves_the_disk_after_a_day_and_not_before(store: JobStore) -> None:
+    gone, kept, back = done(store), done(store), done(store)
+    for job in (gone, back):
+        store.delete(job.id)
+    store.restore(back.id)
+    sweep(store, time.time() + KEEP_DELETED_S - 60)
+    assert gone.folder.is_dir()
+    sweep(store, time.time() + KEEP_DELETED_S + 60)
+    assert not gone.folder.exists()
+    assert store.get(gone.id) is None
+    assert kept.video_path.is_file()
+    assert back.video_path.is_file()
 
 
 def test_a_job_whose_folder_is_gone_takes_no_room(store: JobStore) -> None:

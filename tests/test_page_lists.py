@@ -22,6 +22,7 @@ from running_studio import (
     submit,
     wait_for_state,
 )
+from test_page_looks import AXE_PATH, violations
 
 from i2v_pipeline.recipe import read_recipe
 
@@ -145,14 +146,17 @@ def test_a_queue_of_five_is_edited_moved_and_shortened_and_two_reloads_change_no
         page.locator("#queue li").last.locator("[data-act=hold]").click()
         expect(page.locator("#queue li").last.locator(".state")).to_contain_text("已暂停", **PATIENCE)
 
+        page.evaluate(AXE_PATH.read_text(encoding="utf-8"))
+        assert violations(page) == []
+
         page.reload()
         expect_queue(page, left)
         expect(page.locator("#queue .state.held")).to_have_count(1)
         expect(page.locator("#history .state.cancelled")).to_have_count(1)
 
     # Everything but the paused one is made.
+    expect(page.locator("#history li")).to_have_count(4, timeout=3 * PATIENCE_MS)
     expect_queue(page, ["镜头向右摇"])
-    expect(page.locator("#history li")).to_have_count(4)
     assert report_of(studio, last)["prompt"]["sent"] == "镜头向上摇"
     page.click("#queue [data-act=release]")
     expect(page.locator("#history li")).to_have_count(5, **PATIENCE)
@@ -223,6 +227,10 @@ def test_the_history_is_searched_starred_taken_along_and_deleted_with_undo(
 
     for job in jobs:
         page.check(f"[data-choose='{job}']", force=True)
+    page.click("#look-at-clean-up")
+    expect(page.locator("#disk .note")).to_be_visible(**PATIENCE)
+    page.evaluate(AXE_PATH.read_text(encoding="utf-8"))
+    assert violations(page) == []
     with page.expect_download() as download:
         page.click("#history [data-zip]")
     download.value.save_as(tmp_path / "videos.zip")

@@ -228,7 +228,8 @@ def _undo_html(undo: Sequence[str]) -> str:
     if not undo:
         return ""
     count = len(undo)
-    words = Text("One job was deleted." if count == 1 else f"{count} jobs were deleted.", f"已删除 {count} 个任务。")
+    jobs = "One job was deleted" if count == 1 else f"{count} jobs were deleted"
+    words = Text(f"{jobs}; the files go after a day.", f"已删除 {count} 个任务，文件将在一天后清除。")
     away = f'<span class="sr-only">{both(Text("Put this note away", "收起提示"))}</span>'
     return (
         f'<div class="note" role="status"><p>{both(words)}</p>{_button("undo", Text("Undo", "撤销"))}'
