@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
-from running_studio import RunningStudio, launch_chromium, running_studio
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from running_studio import PATIENCE_MS, RunningStudio, launch_chromium, running_studio
 
 IS_CI = os.environ.get("CI") == "true"
 # What Gradio says about its own open streams when a page is left.
 PARTING_WORDS = ("AbortError", "Connection errored out", "ERR_ABORTED", "ERR_CONNECTION", "ERR_INCOMPLETE")
+
+# Nothing is right or wrong for being slow.
+expect.set_options(timeout=PATIENCE_MS)
 
 
 @pytest.hookimpl(trylast=True)

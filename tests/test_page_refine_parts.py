@@ -97,6 +97,7 @@ def click(what: str) -> Any:
 # The diff
 
 
+@settings(deadline=None)
 @given(st.text(), st.text())
 def test_a_diff_holds_both_texts_whole(before: str, after: str) -> None:
     runs = compare(before, after)
@@ -106,6 +107,7 @@ def test_a_diff_holds_both_texts_whole(before: str, after: str) -> None:
     assert 0 <= likeness(before, after) <= 1
 
 
+@settings(deadline=None)
 @given(st.text(min_size=1), st.data())
 def test_additions_stand_out_where_they_are_and_nothing_is_lost(text: str, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(text) - 1))
@@ -408,3 +410,9 @@ def test_half_a_character_is_refused_in_words(services: Services, place: str) ->
     data = form(prompt=half) if place == "prompt" else form(prompt="猫", proposal=proposal)
     with pytest.raises(gr.Error, match="half a character"):
         studio.form.generate(data, studio.open())
+
+
+def test_a_preset_is_the_llms_suggestion_only_where_an_llm_made_it(services: Services) -> None:
+    offline = all_of(handlers_of(services).refine(form(prompt="猫快速奔跑，镜头推近")))[-1]["proposal"]
+    assert (offline.origin.source, offline.preset) == ("offline", None)
+    assert advised(CAMERA, services, offline, prompt=offline.origin.typed, steps=None, guidance=None) == {}

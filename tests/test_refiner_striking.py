@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prompt_refiner.ledger import additions
@@ -55,6 +55,7 @@ def test_an_addition_goes_with_the_small_words_that_only_belong_to_it(
 
 
 @pytest.mark.parametrize("texts", [WALK, SEA, CAT, ROOM, FIELD, COAT, DOG], ids=lambda texts: texts[0])
+@settings(deadline=None)
 @given(data=st.data())
 def test_nothing_that_was_struck_out_stands_any_longer_and_no_camera_move_is_lost(
     texts: tuple[str, str], data: st.DataObject
@@ -71,6 +72,7 @@ def test_nothing_that_was_struck_out_stands_any_longer_and_no_camera_move_is_los
     assert "  " not in left
 
 
+@settings(deadline=None)
 @given(st.text(), st.lists(st.text(), max_size=3), st.text())
 def test_any_text_survives_any_element_and_never_vanishes(refined: str, elements: list[str], typed: str) -> None:
     left = strike_out(refined, elements, typed=typed)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from i2v_pipeline.checks import check_request
@@ -100,6 +100,7 @@ def test_the_camera_engine_is_told_only_when_its_preset_moves_otherwise_than_the
     assert [suggested("high_motion", each) for each in INTENSITIES] == [["standard"], ["standard"], []]
 
 
+@settings(deadline=None)
 @given(cases, motions, st.booleans(), chosen)
 def test_accepting_every_suggestion_is_legal_and_leaves_nothing_to_suggest(
     case: tuple[EngineSpec, PresetName], motion: Motion, compound: bool, changed: tuple[int, float] | None
@@ -125,6 +126,7 @@ def test_accepting_every_suggestion_is_legal_and_leaves_nothing_to_suggest(
     assert suggest(spec, motion, compound=compound, current=current) == ()
 
 
+@settings(deadline=None)
 @given(cases, motions, st.booleans(), chosen)
 def test_more_movement_never_means_less_of_anything(
     case: tuple[EngineSpec, PresetName], motion: Motion, compound: bool, changed: tuple[int, float] | None

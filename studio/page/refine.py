@@ -99,8 +99,9 @@ def propose(
         fidelity=fidelity,
         cancelled=is_gone,
     )
-    match, suggestion = result.image_text_match, result.suggestion
-    is_known = suggestion is not None and suggestion.preset in spec.presets
+    match = result.image_text_match
+    # What the offline rules would choose is told by the suggestions that come from the engine's own numbers.
+    suggestion = result.suggestion if result.source == "llm" else None
     return Proposal(
         origin=origin_of(typed, result),
         motion=motion_of(result),
@@ -110,7 +111,7 @@ def propose(
         latency_s=result.latency_s,
         tokens=result.token_count,
         token_limit=spec.prompt_style.token_limit,
-        preset=suggestion.preset if suggestion is not None and is_known else None,
+        preset=suggestion.preset if suggestion is not None else None,
         preset_why=suggestion.why if suggestion is not None else "",
         notices=tuple(Text(notice.en, notice.zh) for notice in result.notices),
         remarks=tuple(WARNINGS[code] for code in result.warnings),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from i2v_pipeline.types import EngineSpec, PromptOrigin, Text
 from prompt_refiner import Connection
 from prompt_refiner.ledger import NOT_DECLARED, lost
+from prompt_refiner.providers import CUSTOM
 from prompt_refiner.striking import places_of
 from studio.page.diff import REWRITTEN_BELOW, Run, as_html, compare, likeness, marked
 from studio.page.refine import Fate, Proposal, check_edited, is_own_text
@@ -119,7 +120,7 @@ def taken_back(host: str) -> Text:
 def by_whom(origin: PromptOrigin) -> Text:
     """Who proposed the refined prompt."""
     if origin.source == "llm":
-        name = " · ".join(part for part in (origin.provider, origin.model) if part)
+        name = " · ".join(part for part in (origin.provider, origin.model) if part and part != CUSTOM)
         return Text(f"Refined by {name}", f"由 {name} 优化")
     return Text("Offline rules, no LLM", "离线规则，未使用大模型")
 
