@@ -56,7 +56,11 @@ def make_short(page: Page) -> None:
 
 
 def make_video(page: Page, example: str, prompt: str) -> str:
-    choose_example(page, example, prompt)
+    page.fill("#prompt textarea", "")
+    choose_example(page, example)
+    # An example brings a prompt of its own, which would replace one that is typed before it is there.
+    expect(page.locator("#prompt textarea")).not_to_have_value("", **PATIENCE)
+    page.fill("#prompt textarea", prompt)
     make_short(page)
     job = submit(page)
     wait_for_state(page, job, "done")
@@ -100,7 +104,9 @@ def test_a_queue_of_five_is_edited_moved_and_shortened_and_two_reloads_change_no
     open_page(page, studio.url)
     with idle_workers(studio):
         # Two pictures and two prompts at once are four jobs, and that is said before.
-        choose_example(page, "cat.jpg", "镜头向左摇\n镜头向右摇")
+        choose_example(page, "cat.jpg")
+        expect(page.locator("#prompt textarea")).not_to_have_value("", **PATIENCE)
+        page.fill("#prompt textarea", "镜头向左摇\n镜头向右摇")
         make_short(page)
         page.click("[data-fold=several]")
         page.set_input_files("#pictures input[type=file]", ROOT / "examples" / "flower.jpg")
