@@ -13,7 +13,8 @@ from page_handlers import CAT, FORM, REQUEST, Studio, opening, page
 
 from i2v_pipeline.types import Text
 from studio.jobs.store import Job, JobProgress, JobStore
-from studio.page import status
+from studio.page import notes, status
+from studio.page.text import label
 
 
 @pytest.fixture
@@ -21,10 +22,10 @@ def store(tmp_path: Path) -> JobStore:
     return JobStore(tmp_path)
 
 
-async def until(updates: AsyncIterator[dict[str, Any]], words: str) -> list[dict[str, Any]]:
-    """What comes up to the status with these words."""
+async def until(updates: AsyncIterator[dict[str, Any]], words: str, place: str = "status") -> list[dict[str, Any]]:
+    """What comes up to the status, or another place, with these words."""
     found = []
-    while not found or words not in found[-1].get("status", ""):
+    while not found or words not in found[-1].get(place, ""):
         found.append(await asyncio.wait_for(anext(updates), 10))
     return found
 
@@ -136,19 +137,38 @@ def test_a_page_is_sent_what_changed_and_stays_alive_after_the_job(store: JobSto
         updates = studio.live({"client": None, "draft": None}, page())
         assert (await anext(updates))["shown"] == job.id
         (first,) = await until(updates, "生成中")
-        assert set(first) >= {"status", "screen", "history", "cancel", "report"}
+        assert set(first) >= {"status", "screen", "cancel", "report"}
+        (lists,) = await until(updates, "history none", "history")
+        assert set(lists) >= {"queue", "history", "note"}
         store.set_progress(job.id, JobProgress(stage="decode", step=3, steps=9))
         second = (await until(updates, "3/9"))[-1]
         assert set(second) == {"status", "announcer"}
         store.finish(job.id, "failed", Text("No room.", "空间不足。"))
         last = (await until(updates, "空间不足"))[-1]
         assert last["retry"] == gr.update(visible=True)
-        assert job.id in last["history"]
+        await until(updates, job.id, "history")
         # Another job of the same page, from a button.
         studio.form.retry({"shown": job.id}, page())
-        waiting = (await until(updates, "即将开始"))[-1]
-        assert job.id in waiting["queue"]
+        await until(updates, "即将开始")
+        waiting = (await until(updates, job.id, "queue"))[-1]
         assert job.id not in waiting["history"]
+        await updates.aclose()
+
+    asyncio.run(follow())
+
+
+def test_who_edits_a_job_hears_when_it_starts(store: JobStore) -> None:
+    studio = Studio.on(store)
+
+    async def follow() -> None:
+        job = store.submit(REQUEST, "me")
+        updates = studio.live({"client": None, "draft": None}, page())
+        await anext(updates)
+        studio.desk.change(page(), editing=job.id, note=notes.editing(job))
+        held = (await until(updates, "正在修改", "note"))[-1]
+        assert held["generate"] == gr.update(value=label("save_changes"))
+        store.claim(1)
+        await until(updates, "已经开始", "note")
         await updates.aclose()
 
     asyncio.run(follow())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import gradio as gr
 
@@ -192,11 +193,26 @@ def history_html(jobs: Sequence[Job], page: OpenPage) -> str:
     return f'<div class="history">{undo}{_CHOICE_BAR}<ul>{items}</ul>{more}</div>'
 
 
-def disk_html(jobs: Sequence[Job], asked: CleanUp | None) -> str:
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """How many jobs an owner has, and how many bytes they take on the disk."""
+
+    jobs: int
+    taken_bytes: int
+
+
+@functools.lru_cache(maxsize=64)
+def room_of(store: JobStore, owner: str, mark: object) -> Room:
+    """Looked up once for each `mark`, as `JobStore.mark_of` gives it: it takes a third of a second for 1000 jobs."""
+    jobs = everything(owner, store)
+    return Room(jobs=len(jobs), taken_bytes=sum(bytes_of(job) for job in jobs))
+
+
+def disk_html(room: Room, asked: CleanUp | None) -> str:
     """What the owner's jobs take on the disk; below it what a clean-up would delete."""
-    if not jobs:
+    if not room.jobs:
         return ""
-    count, taken = len(jobs), size(sum(bytes_of(job) for job in jobs))
+    count, taken = room.jobs, size(room.taken_bytes)
     line = Text(f"{count} {'job' if count == 1 else 'jobs'} · {taken} on the disk", f"{count} 个任务 · 占用 {taken}")
     return f'<p class="quiet">{both(line)}</p>{_question(asked)}'
 

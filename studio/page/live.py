@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator
 import gradio as gr
 
 from studio.jobs.store import Job
-from studio.page import draft, history, queue, status
+from studio.page import draft, history, notes, queue, status
 from studio.page.desk import Data, Desk, OpenPage, Updates
 from studio.page.edge import at_edge
 from studio.page.text import label
@@ -77,23 +77,28 @@ class Live:
     async def _follow(self, session: str) -> AsyncIterator[Updates]:
         """What changes about what the page shows; never ends by itself."""
         sent: Updates = {}
+
+        def news(updates: Updates) -> Updates:
+            """What of it the page does not have yet."""
+            changed = {place: value for place, value in updates.items() if place not in sent or sent[place] != value}
+            sent.update(changed)
+            return changed
+
         listed: tuple[OpenPage, object] | None = None
         known: tuple[OpenPage, str | None] | None = None
         looked_at = 0.0
         while True:
             page = self.desk.pages[session]
             job = await asyncio.to_thread(self.services.find_job, page.job, page.owner)
-            updates = self._job_updates(job, is_missing=job is None and page.job is not None)
+            if changed := news(self._job_updates(job, is_missing=job is None and page.job is not None)):
+                yield changed
             if known != (page, job and job.state) or time.monotonic() - looked_at >= LISTS_EVERY_S:
                 known, looked_at = (page, job and job.state), time.monotonic()
                 mark = await asyncio.to_thread(self.services.store.mark_of, page.owner)
                 if listed != (page, mark):
                     listed = (page, mark)
-                    updates |= await asyncio.to_thread(self._list_updates, page)
-            changed = {place: value for place, value in updates.items() if place not in sent or sent[place] != value}
-            if changed:
-                sent |= changed
-                yield changed
+                    if changed := news(await asyncio.to_thread(self._list_updates, page, mark)):
+                        yield changed
             await asyncio.sleep(WATCH_EVERY_S)
             while (job is None or job.over) and self._is_idle(session, page, looked_at):
                 await asyncio.sleep(WATCH_EVERY_S)
@@ -101,15 +106,17 @@ class Live:
     def _is_idle(self, session: str, page: OpenPage, looked_at: float) -> bool:
         return self.desk.pages[session] == page and time.monotonic() - looked_at < LISTS_EVERY_S
 
-    def _list_updates(self, page: OpenPage) -> Updates:
+    def _list_updates(self, page: OpenPage, mark: object) -> Updates:
         """The queue, the history, and what the page says about itself."""
         view, store = self.view, self.services.store
         unfinished = store.unfinished(page.owner)
+        waiting = {job.id for job in unfinished if job.state == "queued"}
+        is_late = page.editing is not None and page.editing not in waiting
         return {
             view["queue"]: queue.queue_html(unfinished, self.services, shown=page.job, editing=page.editing),
             view["history"]: history.history_html(history.listing(page, store, len(unfinished)), page),
-            view["disk"]: history.disk_html(history.everything(page.owner, store), page.clean_up),
-            view["note"]: page.note,
+            view["disk"]: history.disk_html(history.room_of(store, page.owner, mark), page.clean_up),
+            view["note"]: notes.editing_too_late() if is_late else page.note,
             view["generate"]: gr.update(value=label(_generate_key(page))),
         }
 

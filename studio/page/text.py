@@ -6,6 +6,7 @@ style sheet shows one.
 
 from __future__ import annotations
 
+import functools
 import html
 from collections.abc import Iterable
 
@@ -88,8 +89,10 @@ LABELS: dict[str, Text] = {
 }
 
 
+@functools.cache
 def label(key: str) -> I18nData:
-    """The word for a Gradio component, translated in the browser. Raises `KeyError` for a word that is not here."""
+    """The word for a Gradio component, translated in the browser; the same object each time, since two of Gradio's are
+    never equal. Raises `KeyError` for a word that is not here."""
     LABELS[key]
     return I18nData(KEY_PREFIX + key)
 
