@@ -105,6 +105,15 @@ def models_folder() -> Path:
     return Path(os.environ.get("STUDIO_MODELS") or _ROOT / "models")
 
 
+def tokenizer_folder(spec: EngineSpec) -> Path | None:
+    """Where the tokenizer of the engine's own model is; None where the model is not here."""
+    if spec.diffusion is None:
+        return None
+    own = models_folder() / spec.id
+    folder = own if own.is_dir() else cached_snapshot(spec.diffusion)
+    return None if folder is None else folder / "tokenizer"
+
+
 def check_model(spec: EngineSpec, folder: Path | None = None) -> None:
     """Raises what `find_checkpoint` does; nothing for an engine without a model."""
     if spec.diffusion is not None:

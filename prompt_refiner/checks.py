@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from prompt_refiner.failures import Sentence
 from prompt_refiner.ledger import additions, lost
 from prompt_refiner.text import clean, estimate_tokens, excerpt, has_hanzi, language_of
 from prompt_refiner.types import AddedElement, Check, CheckedText, Notice, Style
@@ -21,21 +22,27 @@ def fits_language(prompt: str, style: Style) -> bool:
 
 
 def count_tokens(prompt: str, style: Style) -> int | None:
-    """An estimate; None where the style has no text encoder."""
-    return None if style.encoder is None else estimate_tokens(prompt)
+    """By the encoder's own tokenizer where the style has it, else an estimate; None without a text encoder."""
+    if style.encoder is None:
+        return None
+    return estimate_tokens(prompt) if style.count is None else style.count(prompt)
+
+
+def _about(style: Style) -> Sentence:
+    return Sentence("", "有") if style.counts_exactly else Sentence("about ", "约")
 
 
 def check_prompt(prompt: str, style: Style) -> tuple[Check, ...]:
-    """The language, and the length by an estimate: the encoder's own tokenizer may differ by a few tokens."""
+    """The language, and the length; an estimated one may differ from the encoder's own by a few tokens."""
     languages = " or ".join(style.languages)
     checks = [Check(name="language", passed=fits_language(prompt, style), detail=f"reads {languages}")]
     tokens = count_tokens(prompt, style)
     if tokens is not None and style.token_limit is not None:
         checks.append(
             Check(
-                name="token_budget_estimated",
+                name="token_budget" if style.counts_exactly else "token_budget_estimated",
                 passed=tokens <= style.token_limit,
-                detail=f"about {tokens} of {style.token_limit} tokens of {style.encoder}",
+                detail=f"{_about(style).en}{tokens} of {style.token_limit} tokens of {style.encoder}",
             )
         )
     return tuple(checks)
@@ -56,6 +63,7 @@ def check_text(
             AddedElement(element=each.element, kind=each.kind, why="not in the typed text") for each in found
         ),
         token_count=count_tokens(edited, style),
+        token_count_is_exact=style.counts_exactly,
         notices=(*language_notice(edited, style), *length_notice(edited, style)),
     )
 
@@ -73,13 +81,14 @@ def length_notice(prompt: str, style: Style) -> tuple[Notice, ...]:
     tokens = count_tokens(prompt, style)
     if tokens is None or style.token_limit is None or tokens <= style.token_limit:
         return ()
+    about = _about(style)
     return (
         Notice(
             code="too_long",
             severity="warn",
-            en=f"The prompt has about {tokens} tokens: this engine reads {style.token_limit}, the rest has no effect. "
-            "Shorten it.",
-            zh=f"提示词约 {tokens} 个词元：该引擎只读取 {style.token_limit} 个，其余部分不起作用。请缩短。",
+            en=f"The prompt has {about.en}{tokens} tokens: this engine reads {style.token_limit}, the rest has no "
+            "effect. Shorten it.",
+            zh=f"提示词{about.zh} {tokens} 个词元：该引擎只读取 {style.token_limit} 个，其余部分不起作用。请缩短。",
         ),
     )
 

@@ -37,7 +37,7 @@ _NOT_SET_UP = Notice(
 def check_connection(
     settings: RefinerSettings, *, deadline_s: float = 15.0, cancelled: Callable[[], bool] = lambda: False
 ) -> Connection:
-    """Asks for the list of models and then the chosen one for one word. At most `deadline_s` seconds, about 300 tokens.
+    """Asks for the list of models, then the chosen one for one word about a small picture, within `deadline_s` seconds.
 
     Never raises for what the network or a service may bring. `sees_pictures` is true where the model named the colour
     of the picture that it was shown, false where it takes none, and None where it answered something else.

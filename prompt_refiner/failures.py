@@ -66,8 +66,8 @@ _SENTENCES: dict[Cause, Sentence] = {
         "无法验证 {host} 的证书。请安装系统软件包 ca-certificates，或用 SSL_CERT_FILE 指定所在网络的证书。",
     ),
     "key_refused": Sentence(
-        "{host} refused the key. Check it; keys are not valid across regions{other_en}.",
-        "{host} 拒绝了密钥。请检查密钥；不同地区的密钥不能通用{other_zh}。",
+        "{host} refused the key. Check it{other_en}.",
+        "{host} 拒绝了密钥。请检查密钥{other_zh}。",
     ),
     "model_missing": Sentence(
         "{host} has no model “{model}”. Set {MODEL_KEY} to one that it offers, and check the address's path.",
@@ -133,8 +133,10 @@ def sentence_of(failure: LlmFailure, settings: RefinerSettings, *, deadline_s: f
         "model": settings.model,
         "seconds": deadline_s,
         "proxy": failure.detail,
-        "other_en": f" (the other region is {other}, {PROVIDER_KEY}={region})" if other else "",
-        "other_zh": f"（另一地区为 {other}，{PROVIDER_KEY}={region}）" if other else "",
+        "other_en": f", or use the other region that it may belong to: {other}, {PROVIDER_KEY}={region}"
+        if other
+        else "",
+        "other_zh": f"；密钥不能跨地区使用，它可能属于另一地区：{other}，{PROVIDER_KEY}={region}" if other else "",
         "MODEL_KEY": MODEL_KEY,
         "BASE_URL_KEY": BASE_URL_KEY,
     }

@@ -278,6 +278,7 @@ def _believe(answer: Answer, wish: Wish, *, settings: RefinerSettings, shown: _S
             _declared_check(added),
         ),
         token_count=count_tokens(prompt, style),
+        token_count_is_exact=style.counts_exactly,
         notices=(*shown.notices, *camera_told, *told, *length_notice(prompt, style)),
     )
 

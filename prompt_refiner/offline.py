@@ -50,6 +50,7 @@ def refine_offline(reading: Reading, *, style: Style, locked: Iterable[str] = ()
         usage=None,
         checks=(*check_prompt(prompt, style), locked_check(reading.text, prompt, locked)),
         token_count=count_tokens(prompt, style),
+        token_count_is_exact=style.counts_exactly,
         notices=_notices(reading, prompt, style),
     )
 

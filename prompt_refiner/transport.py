@@ -253,9 +253,10 @@ def _told(error: Any) -> LlmFailure:  # noqa: ANN401
     """The failure that stands in a body where an answer should: the status was sent before it was known."""
     named = error if isinstance(error, dict) else {}
     code = named.get("code")
-    status = code if isinstance(code, int) and code >= 400 else 500
     words = f"code {code} {named.get('type')} {error}".lower()
-    cause = _cause_of(status, words)
+    meant = ((400, _DECLINED), (400, _TOO_LARGE), (429, _NO_CREDIT))
+    status = next((status for status, signs in meant if any(sign in words for sign in signs)), 500)
+    cause = _cause_of(code if isinstance(code, int) and 400 <= code < 600 else status, words)
     return LlmFailure(cause, "in a 200", again_after_s=_BREATH_S if cause in _MAY_PASS else None, said=words)
 
 

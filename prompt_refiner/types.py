@@ -6,7 +6,8 @@ Knows no provider, no lexicon and no engine. Everything here is frozen.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 CameraTag = Literal[
@@ -43,12 +44,18 @@ class Style:
     """How prompts for an engine family are written.
 
     `token_limit` counts usable tokens of the text `encoder`; both are None where the engine reads motion tags only.
+    `count` gives the tokens of a text by the encoder's own tokenizer; without it they are estimated.
     """
 
     name: str
     encoder: str | None
     token_limit: int | None
     languages: tuple[Literal["zh", "en"], ...]
+    count: Callable[[str], int] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def counts_exactly(self) -> bool:
+        return self.encoder is not None and self.count is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,13 +127,15 @@ class Check:
 class CheckedText:
     """A text that the person edited, held against what they had typed before it was refined.
 
-    `additions` are the elements that the typed text does not name: the person may well want them.
+    `additions` are the elements that the typed text does not name: the person may well want them. `token_count` is an
+    estimate unless `token_count_is_exact`.
     """
 
     checks: tuple[Check, ...]
     additions: tuple[AddedElement, ...]
     token_count: int | None
     notices: tuple[Notice, ...]
+    token_count_is_exact: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +151,8 @@ class RefineResult:
     """A refined prompt and everything known about it. The LLM and the offline rules fill the same fields.
 
     `camera_requested` is false when the typed text names no camera move; `camera_motion` is then empty.
-    `token_count` is an estimate, and None where the style has no text encoder. `latency_s` is wall time.
+    `token_count` is an estimate unless `token_count_is_exact`, and None where the style has no text encoder.
+    `latency_s` is wall time.
     """
 
     language_in: Language
@@ -170,6 +180,7 @@ class RefineResult:
     checks: tuple[Check, ...]
     token_count: int | None
     notices: tuple[Notice, ...]
+    token_count_is_exact: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The same as JSON values: what `json.loads(json.dumps(...))` gives back unchanged."""

@@ -106,7 +106,12 @@ def _add_generate(commands: Any) -> None:  # noqa: ANN401
 def _add_refine(commands: Any) -> None:  # noqa: ANN401
     refine = commands.add_parser("refine", help="show what the prompt refiner makes of a sentence")
     refine.add_argument("prompt")
-    refine.add_argument("--image", type=Path, help="shown to the LLM, scaled down and without metadata")
+    refine.add_argument(
+        "--image",
+        type=Path,
+        help="sent to the LLM that is set up, scaled down and without metadata: naming it here allows it this time; "
+        "without --image no picture leaves this machine",
+    )
     refine.add_argument("--engine", default="auto", metavar="ID")
     refine.add_argument("--mode", default="auto", choices=("auto", "llm", "offline"))
     refine.add_argument("--json", action="store_true")
@@ -124,6 +129,7 @@ def _add_models(commands: Any) -> None:  # noqa: ANN401
 
 def _add_doctor(commands: Any) -> None:  # noqa: ANN401
     doctor = commands.add_parser("doctor", help="what this machine can do, and what is missing")
+    doctor.add_argument("--no-connect", action="store_true", help="do not ask the LLM that is set up for a word")
     doctor.add_argument("--json", action="store_true")
     doctor.set_defaults(run=_doctor)
 
@@ -192,7 +198,10 @@ def _generate(arguments: argparse.Namespace) -> None:
     # 2. The prompt
     is_refined = arguments.refine != "off"
     result = refine(
-        typed, style=style_of(spec), settings=load_settings(), mode=arguments.refine if is_refined else "offline"
+        typed,
+        style=style_of(spec, choice.checkpoint),
+        settings=load_settings(),
+        mode=arguments.refine if is_refined else "offline",
     )
     request = request_for(
         prompt=result.refined_prompt if is_refined else typed,
@@ -301,7 +310,9 @@ def _models_download(arguments: argparse.Namespace) -> None:
 
 
 def _doctor(arguments: argparse.Namespace) -> None:
-    diagnosis = diagnose()
+    # The sentence below says what each request would.
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    diagnosis = diagnose(connect=not arguments.no_connect)
     if arguments.json:
         _print_json(diagnosis)
         return
@@ -312,6 +323,9 @@ def _doctor(arguments: argparse.Namespace) -> None:
     device, refiner = diagnosis["device"], diagnosis["refiner"]
     print(f"device   {device['name']}, {device['cores']} cores, {device['ram_gib']} GiB RAM")
     print(f"refiner  {refiner['provider'] or 'offline rules'} {refiner['model'] or ''}".rstrip())
+    found = refiner["connection"] or refiner["problem"]
+    if found:
+        print(f"         {_pick(Text(found['en'], found['zh']))}")
 
 
 class ProgressBar:

@@ -15,22 +15,37 @@ import psutil
 from i2v_pipeline.hub import is_here
 from i2v_pipeline.presets import load_presets
 from i2v_pipeline.types import EngineSpec
-from prompt_refiner import load_settings
+from prompt_refiner import check_connection, load_settings
 from studio.models import find_gpu, state_of
 
 GIB = 2**30
 MIN_PYTHON = (3, 10)
+CONNECTION_WAIT_S = 10.0
 
 
-def diagnose() -> dict[str, Any]:
-    """`ready` and `missing` are lists of {name, detail}; `device` and `refiner` say what would be used."""
+def diagnose(*, connect: bool = True) -> dict[str, Any]:
+    """`ready` and `missing` are lists of {name, detail}; `device` and `refiner` say what would be used.
+
+    `connect`: the LLM that is set up, if any, is asked for a word, which may take CONNECTION_WAIT_S.
+    """
     checks = [_python(), _ffmpeg(), *_engines(), _disk()]
     return {
         "ready": [{"name": name, "detail": detail} for name, is_ready, detail in checks if is_ready],
         "missing": [{"name": name, "detail": detail} for name, is_ready, detail in checks if not is_ready],
         "device": _device(),
-        "refiner": load_settings().describe(),
+        "refiner": _refiner(connect=connect),
     }
+
+
+def _refiner(*, connect: bool) -> dict[str, Any]:
+    """`connection` is None where nothing was asked."""
+    settings = load_settings()
+    connection = None
+    if connect and settings.configured:
+        found = check_connection(settings, deadline_s=CONNECTION_WAIT_S)
+        sentence = {"en": found.notice.en, "zh": found.notice.zh}
+        connection = {"ok": found.ok, "cause": found.notice.cause, "sees_pictures": found.sees_pictures, **sentence}
+    return {**settings.describe(), "connection": connection}
 
 
 def _python() -> tuple[str, bool, str]:

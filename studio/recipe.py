@@ -11,6 +11,7 @@ from typing import Literal, get_args
 
 from i2v_pipeline.errors import RequestError
 from i2v_pipeline.images import fit_size
+from i2v_pipeline.tokens import token_counter
 from i2v_pipeline.types import (
     AddedElement,
     Device,
@@ -167,10 +168,16 @@ def parse_lora(text: str) -> LoraRef:
     )
 
 
-def style_of(spec: EngineSpec) -> Style:
-    """The engine's prompt style in the refiner's own terms."""
+def style_of(spec: EngineSpec, checkpoint: Path | None = None) -> Style:
+    """The engine's prompt style in the refiner's own terms, with the tokenizer of its model where that is here."""
     style = spec.prompt_style
-    return Style(name=style.name, encoder=style.encoder, token_limit=style.token_limit, languages=style.languages)
+    return Style(
+        name=style.name,
+        encoder=style.encoder,
+        token_limit=style.token_limit,
+        languages=style.languages,
+        count=token_counter(spec, checkpoint),
+    )
 
 
 def motion_of(result: RefineResult) -> Motion:

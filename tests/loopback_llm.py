@@ -61,10 +61,12 @@ class Request:
 
 @dataclass
 class Service:
-    """`play` answers; `requests` are what arrived; `over` ends answers that would take for ever."""
+    """`play` answers questions, `models` whoever asks for their list; `requests` are the questions that arrived; `over`
+    ends answers that would take for ever."""
 
     url: str = ""
     play: Callable[[BaseHTTPRequestHandler, dict[str, Any]], None] = lambda handler, body: send(handler, 200, {})
+    models: Callable[[BaseHTTPRequestHandler], None] = lambda handler: send(handler, 404, {})
     requests: list[Request] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
 
@@ -129,6 +131,9 @@ def serving() -> Iterator[Service]:
                 playing.play(self, body)
             except (BrokenPipeError, ConnectionResetError):
                 self.close_connection = True
+
+        def do_GET(self) -> None:
+            playing.models(self)
 
         def log_message(self, format: str, *args: Any) -> None:
             pass

