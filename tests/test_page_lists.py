@@ -48,11 +48,13 @@ def idle_workers(studio: RunningStudio) -> Iterator[None]:
 def make_short(page: Page) -> None:
     """The fewest frames, so that a video takes no time worth waiting for."""
     choose_preset(page, "preview")
+    # The preset brings frames of its own, which would replace those that are typed before they are there.
+    expect(page.locator("#plan .plan-numbers").first).to_contain_text("· 32 帧 ·", **PATIENCE)
     if page.get_attribute("[data-fold=advanced]", "aria-expanded") != "true":
         page.click("[data-fold=advanced]")
     page.fill("#frames input[type=number]", "4")
     page.press("#frames input[type=number]", "Tab")
-    expect(page.locator("#plan .plan-numbers").first).to_contain_text("4 帧", **PATIENCE)
+    expect(page.locator("#plan .plan-numbers").first).to_contain_text("· 4 帧 ·", **PATIENCE)
 
 
 def make_video(page: Page, example: str, prompt: str) -> str:
@@ -184,7 +186,7 @@ def test_a_video_that_is_dropped_fills_the_form_and_is_made_again_with_a_new_see
     expect(page.locator("#image img")).to_be_visible()
     page.click("[data-fold=advanced]")
     expect(page.locator("#seed input")).to_have_value(str(report["parameters"]["seed"]))
-    expect(page.locator("#plan .plan-numbers")).to_contain_text("4 帧", **PATIENCE)
+    expect(page.locator("#plan .plan-numbers")).to_contain_text("· 4 帧 ·", **PATIENCE)
     page.click("#note [data-act=new_seed]")
     expect(page.locator("#seed input")).to_have_value("")
     again = submit(page)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 import time
 from collections.abc import AsyncIterator
@@ -77,29 +78,28 @@ class Live:
     async def _follow(self, session: str) -> AsyncIterator[Updates]:
         """What changes about what the page shows; never ends by itself."""
         sent: Updates = {}
-
-        def news(updates: Updates) -> Updates:
-            """What of it the page does not have yet."""
-            changed = {place: value for place, value in updates.items() if place not in sent or sent[place] != value}
-            sent.update(changed)
-            return changed
-
         listed: tuple[OpenPage, object] | None = None
         known: tuple[OpenPage, str | None] | None = None
-        looked_at = 0.0
+        looked_at = -math.inf
         while True:
+            # Of two answers within one frame of the browser the page would only take the second.
+            await asyncio.sleep(WATCH_EVERY_S)
             page = self.desk.pages[session]
             job = await asyncio.to_thread(self.services.find_job, page.job, page.owner)
-            if changed := news(self._job_updates(job, is_missing=job is None and page.job is not None)):
-                yield changed
-            if known != (page, job and job.state) or time.monotonic() - looked_at >= LISTS_EVERY_S:
-                known, looked_at = (page, job and job.state), time.monotonic()
+            updates = self._job_updates(job, is_missing=job is None and page.job is not None)
+            if known != (page, job and job.state):
+                # The screen first; the lists in the next round.
+                known, looked_at = (page, job and job.state), -math.inf
+            elif time.monotonic() - looked_at >= LISTS_EVERY_S:
+                looked_at = time.monotonic()
                 mark = await asyncio.to_thread(self.services.store.mark_of, page.owner)
                 if listed != (page, mark):
                     listed = (page, mark)
-                    if changed := news(await asyncio.to_thread(self._list_updates, page, mark)):
-                        yield changed
-            await asyncio.sleep(WATCH_EVERY_S)
+                    updates |= await asyncio.to_thread(self._list_updates, page, mark)
+            changed = {place: value for place, value in updates.items() if place not in sent or sent[place] != value}
+            if changed:
+                sent |= changed
+                yield changed
             while (job is None or job.over) and self._is_idle(session, page, looked_at):
                 await asyncio.sleep(WATCH_EVERY_S)
 
