@@ -63,7 +63,8 @@ def make_video(page: Page, example: str, prompt: str) -> str:
     # An example brings a prompt of its own, which would replace one that is typed before it is there.
     expect(page.locator("#prompt textarea")).not_to_have_value("", **PATIENCE)
     page.fill("#prompt textarea", prompt)
-    make_short(page)
+    if page.input_value("#frames input[type=number]") != "4":
+        make_short(page)
     job = submit(page)
     wait_for_state(page, job, "done")
     return job
