@@ -8,10 +8,11 @@ from __future__ import annotations
 import secrets
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from studio.jobs.store import POSTER_NAME, PREVIEW_NAME, REPORT_NAME, VIDEO_NAME
+from studio.library import zip_chunks
 from studio.owners import owner_of
 from studio.page.services import Services, example_thumbnail
 
@@ -37,7 +38,7 @@ NOT_HERE = "There is no such file.\n"
 
 
 def media_routes(services: Services) -> list[BaseRoute]:
-    """`/studio/health`, `/studio/media/{job}/{name}` and `/studio/examples/{name}`."""
+    """`/studio/health`, `/studio/media/{job}/{name}`, `/studio/export.zip?jobs=ID,ID` and `/studio/examples/{name}`."""
     examples = {example.path.name: example.path for example in services.examples}
     # A page that is left open sees by it that the studio was started anew.
     run = secrets.token_hex(4)
@@ -68,8 +69,20 @@ def media_routes(services: Services) -> list[BaseRoute]:
             example_thumbnail(path), media_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400"}
         )
 
+    def export(request: Request) -> Response:
+        owner = owner_of(request.headers)
+        ids = request.query_params.get("jobs", "").split(",")
+        jobs = [None if owner is None else services.find_job(job_id, owner) for job_id in dict.fromkeys(ids)]
+        done = [job for job in jobs if job is not None and job.state == "done"]
+        if len(done) < len(jobs):
+            return PlainTextResponse(NOT_HERE, 404)
+        name = f"image-to-video-{len(done)}.zip"
+        headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
+        return StreamingResponse(zip_chunks(done), media_type="application/zip", headers=headers)
+
     return [
         Route("/studio/health", health),
+        Route("/studio/export.zip", export),
         Route("/studio/media/{job}/{name}", job_file),
         Route("/studio/examples/{name}", example),
     ]

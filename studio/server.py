@@ -21,6 +21,7 @@ from i2v_pipeline.errors import InputError
 from i2v_pipeline.presets import load_presets
 from i2v_pipeline.types import Text
 from prompt_refiner import load_settings
+from studio.housekeeping import Housekeeping
 from studio.jobs.database import told
 from studio.jobs.store import JobStore
 from studio.jobs.supervisor import Supervisor
@@ -56,7 +57,7 @@ def serve(*, host: str, port: int, auth: tuple[str, str] | None, data: Path, wor
     app = make_app(store, host=host, port=port, auth=auth)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
-    with Supervisor(store, workers):
+    with Supervisor(store, workers), Housekeeping(store):
         try:
             _Server(host, port, app).run([address])
         finally:

@@ -11,37 +11,14 @@ from typing import Any
 
 import gradio as gr
 import pytest
-from starlette.datastructures import Headers
+from page_handlers import CAT, FIELDS, FORM, REQUEST, Studio, opening, page
 
 from i2v_pipeline.planning.devices import find_device
 from i2v_pipeline.planning.machine import Machine
-from i2v_pipeline.presets import load_presets
-from i2v_pipeline.types import GenerationRequest, Motion, PromptOrigin, Text
-from prompt_refiner import RefinerSettings
+from i2v_pipeline.types import Text
 from studio.jobs.store import Job, JobProgress, JobStore
-from studio.owners import OWNER_HEADER
-from studio.page import status
-from studio.page.events import Handlers
-from studio.page.services import Services, load_examples
-
-CAT = Path(__file__).resolve().parents[1] / "examples" / "cat.jpg"
-FIELDS = (
-    "image", "prompt", "engine", "preset", "resolution", "frames", "fps", "steps", "guidance", "seed", "fit",
-    "negative_prompt",
-)  # fmt: skip
-VIEW = (
-    "shown", "client", "draft", "proposal", "planned", "count", "plan", "refine_panel", "use_refined", "keep_mine",
-    "undo_refine", "status", "announcer", "screen", "details", "report", "report_box", "history", "cancel", "again",
-    "reuse", "retry", "advice", "edited", "show_picture", "fidelity", "llm_note", "engine_note", "lacks",
-)  # fmt: skip
-FORM = {
-    "image": {"path": str(CAT)}, "prompt": "镜头向左摇", "engine": "camera", "preset": "standard", "resolution": "720p",
-    "frames": 96, "fps": 24, "steps": 10, "guidance": 1, "seed": "", "fit": "crop", "negative_prompt": "",
-}  # fmt: skip
-REQUEST = GenerationRequest(
-    engine="camera", images=(CAT,), prompt="镜头向左摇", motion=Motion(), resolution="720p", width=1280, height=720,
-    origin=PromptOrigin(typed="镜头向左摇", refined="镜头向左摇", source="typed"), fit="crop", frames=9, fps=3, seed=7,
-)  # fmt: skip
+from studio.page import notes, status
+from studio.page.text import label
 
 
 @pytest.fixture
@@ -49,33 +26,10 @@ def store(tmp_path: Path) -> JobStore:
     return JobStore(tmp_path)
 
 
-def handlers_on(store: JobStore) -> Handlers:
-    services = Services(store=store, engines=load_presets(), refiner=RefinerSettings(), examples=load_examples())
-    return Handlers(services, {name: name for name in FIELDS}, {name: name for name in VIEW})
-
-
-def page(session: str = "page", owner: str | None = "me", **query: str) -> Any:
-    headers = Headers({} if owner is None else {OWNER_HEADER: owner})
-    return SimpleNamespace(session_hash=session, query_params=query, headers=headers)
-
-
-def opening(handlers: Handlers, client: str | None = None, **query: str) -> dict[str, Any]:
-    """What a page that is opened gets first; `client` is what an earlier version left in the browser's storage."""
-
-    async def first() -> dict[str, Any]:
-        updates = handlers.live({"client": client, "draft": None}, page(**query))
-        try:
-            return await anext(updates)
-        finally:
-            await updates.aclose()
-
-    return asyncio.run(first())
-
-
-async def until(updates: AsyncIterator[dict[str, Any]], words: str) -> list[dict[str, Any]]:
-    """What comes up to the status with these words."""
+async def until(updates: AsyncIterator[dict[str, Any]], words: str, place: str = "status") -> list[dict[str, Any]]:
+    """What comes up to the status, or another place, with these words."""
     found = []
-    while not found or words not in found[-1].get("status", ""):
+    while not found or words not in found[-1].get(place, ""):
         found.append(await asyncio.wait_for(anext(updates), 10))
     return found
 
@@ -88,12 +42,12 @@ def running(store: JobStore) -> Job:
 
 
 def test_an_older_form_never_replaces_the_plan_of_a_newer_one(store: JobStore) -> None:
-    handlers = handlers_on(store)
-    data = {**FORM, "proposal": None, "planned": 0, "count": 5}
-    newer = handlers.plan(data)
+    studio = Studio.on(store)
+    data, request = {**FORM, "planned": 0, "count": 5}, studio.open()
+    newer = studio.form.plan(data, request)
     assert newer["planned"] == 5
     assert "96 帧" in newer["plan"]
-    older = handlers.plan({**data, "frames": 12, "planned": 5, "count": 4})
+    older = studio.form.plan({**data, "frames": 12, "planned": 5, "count": 4}, request)
     assert older == {"plan": gr.skip()}
 
 
@@ -107,21 +61,22 @@ def test_a_run_that_does_not_fit_is_told_with_buttons_that_make_it_fit(
     store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small_card(monkeypatch)
-    handlers = handlers_on(store)
+    studio = Studio.on(store)
+    request = studio.open()
     large = {**FORM, "engine": "i2vgen-xl", "resolution": "1024x1024", "frames": 64, "steps": 50, "guidance": 9}
-    card = handlers.plan({**large, "proposal": None, "planned": 0, "count": 1})["plan"]
+    card = studio.form.plan({**large, "planned": 0, "count": 1}, request)["plan"]
     assert 'class="misfit"' in card and "去噪时需要 48.3 GiB 显存，可用 23.0 GiB" in card
     offers = re.findall(r'data-engine="([^"]+)" data-size="([^"]+)" data-frames="([^"]+)"', card)
     assert [engine for engine, _, _ in offers] == ["i2vgen-xl", "i2vgen-xl", "camera"]
     for engine, size, frames in offers:
         event = SimpleNamespace(engine=engine, size=size, frames=frames)
-        taken = handlers.take_offer(large, event)
+        taken = studio.form.take_offer(large, event)
         given = {name: value for name, value in taken.items() if name in FIELDS}
         plain = {
             name: value.get("value", large[name]) if isinstance(value, dict) else value for name, value in given.items()
         }
         assert plain["engine"] == engine if engine == "camera" else plain["resolution"] == size
-        again = handlers.plan({**large, **plain, "proposal": None, "planned": 0, "count": 1})["plan"]
+        again = studio.form.plan({**large, **plain, "planned": 0, "count": 1}, request)["plan"]
         assert 'class="plan-numbers"' in again and "misfit" not in again
 
 
@@ -129,44 +84,46 @@ def test_the_plan_of_a_model_tells_memory_stages_card_and_reason(
     store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small_card(monkeypatch)
+    studio = Studio.on(store)
+    request = studio.open()
     form = {**FORM, "engine": "i2vgen-xl", "resolution": "512p", "frames": 16, "steps": 50, "guidance": 9}
-    card = handlers_on(store).plan({**form, "proposal": None, "planned": 0, "count": 1})["plan"]
+    card = studio.form.plan({**form, "planned": 0, "count": 1}, request)["plan"]
     for words in ("Graphics memory ", "RAM ", "denoise ", "NVIDIA GeForce RTX 4090", "It fits: ", "About "):
         assert words in card
-    slower = handlers_on(store).plan({**form, "steps": 100, "proposal": None, "planned": 0, "count": 1})["plan"]
+    slower = studio.form.plan({**form, "steps": 100, "planned": 0, "count": 1}, request)["plan"]
     assert slower != card
 
 
 def test_a_page_opens_the_job_of_its_address_else_one_that_runs_else_the_newest(store: JobStore) -> None:
-    handlers = handlers_on(store)
-    assert opening(handlers)["shown"] is None
+    studio = Studio.on(store)
+    assert opening(studio)["shown"] is None
     first = running(store)
     store.finish(first.id, "failed", Text("no", "不"))
     newest = store.submit(REQUEST, "me")
     store.cancel(newest.id)
-    assert opening(handlers)["shown"] == newest.id
+    assert opening(studio)["shown"] == newest.id
     going = running(store)
     last = store.submit(REQUEST, "me")
     store.cancel(last.id)
-    assert opening(handlers)["shown"] == going.id
-    assert opening(handlers, job=first.id)["shown"] == first.id
+    assert opening(studio)["shown"] == going.id
+    assert opening(studio, job=first.id)["shown"] == first.id
 
 
 def test_a_job_is_of_whoever_asked_for_it_and_nobody_else_finds_it(store: JobStore) -> None:
-    handlers = handlers_on(store)
-    job = store.get(handlers.generate({**FORM, "proposal": None}, page(owner="me"))["shown"])
+    studio = Studio.on(store)
+    job = store.get(studio.form.generate(FORM, studio.open())["shown"])
     assert job is not None
     assert job.owner == "me"
-    assert handlers.services.find_job(job.id, "me") == job
-    assert handlers.services.find_job(job.id, "somebody") is None
+    assert studio.services.find_job(job.id, "me") == job
+    assert studio.services.find_job(job.id, "somebody") is None
     store.delete(job.id)
-    assert handlers.services.find_job(job.id, "me") is None
+    assert studio.services.find_job(job.id, "me") is None
 
 
 def test_a_page_of_somebody_else_can_do_nothing_with_my_job(store: JobStore) -> None:
-    handlers = handlers_on(store)
+    studio = Studio.on(store)
     job = store.submit(REQUEST, "me")
-    for press in (handlers.again, handlers.retry, handlers.cancel, handlers.reuse):
+    for press in (studio.form.again, studio.form.retry, studio.form.cancel, studio.reuse.reuse):
         with pytest.raises(gr.Error, match="不存在"):
             press({"shown": job.id}, page(owner="somebody"))
     assert store.get(job.id) == job
@@ -175,77 +132,101 @@ def test_a_page_of_somebody_else_can_do_nothing_with_my_job(store: JobStore) -> 
 def test_a_browser_that_an_earlier_version_knew_keeps_its_history(store: JobStore) -> None:
     former = "Zm9ybWVyLWNsaWVudC1uYW"
     job = store.submit(REQUEST, former)
-    handlers = handlers_on(store)
+    studio = Studio.on(store)
     # Whoever names another owner outright gets nothing.
     store.submit(REQUEST, "key:0123456789abcdef")
-    assert opening(handlers, client="key:0123456789abcdef")["shown"] is None
-    updates = opening(handlers, client=former)
+    assert opening(studio, client="key:0123456789abcdef")["shown"] is None
+    updates = opening(studio, client=former)
     assert updates["shown"] == job.id
     assert updates["client"] is None
 
 
 def test_a_browser_without_cookies_is_told_so(store: JobStore) -> None:
-    handlers = handlers_on(store)
+    studio = Studio.on(store)
     with pytest.raises(gr.Error, match="Cookie"):
-        handlers.generate({**FORM, "proposal": None}, page(owner=None))
+        studio.form.generate(FORM, page(owner=None))
     assert store.list("") == []
 
 
 def test_generate_submits_what_the_plan_told(store: JobStore) -> None:
-    handlers = handlers_on(store)
-    told = handlers.plan({**FORM, "proposal": None, "planned": 0, "count": 1})["plan"]
-    job = store.get(handlers.generate({**FORM, "proposal": None}, page())["shown"])
+    studio = Studio.on(store)
+    request = studio.open()
+    told = studio.form.plan({**FORM, "planned": 0, "count": 1}, request)["plan"]
+    job = store.get(studio.form.generate(FORM, request)["shown"])
     assert job is not None
     assert f"{job.request.width} × {job.request.height} · {job.request.frames} 帧" in told
     assert job.request.prompt == FORM["prompt"]
     assert job.request.images[0].read_bytes() == CAT.read_bytes()
 
 
-def test_again_changes_the_seed_alone_and_retry_nothing(store: JobStore) -> None:
-    handlers = handlers_on(store)
-    job = store.submit(REQUEST, "me")
-    data = {"shown": job.id}
-    again, retry = (store.get(press(data, page())["shown"]) for press in (handlers.again, handlers.retry))
+def test_again_is_a_new_job_with_a_new_seed_and_retry_the_same_job_as_it_was(store: JobStore) -> None:
+    studio = Studio.on(store)
+    job = running(store)
+    store.finish(job.id, "failed", Text("No room.", "空间不足。"))
+    request = studio.open()
+    again = store.get(studio.form.again({"shown": job.id}, request)["shown"])
     assert again is not None
-    assert retry is not None
-
-    def recipe(job: Job) -> dict[str, Any]:
-        return {**vars(job.request), "images": None}
-
-    assert recipe(retry) == recipe(job)
+    assert again.id != job.id
     assert again.request.seed != job.request.seed
-    assert {**recipe(again), "seed": 7} == recipe(job)
+    assert {**vars(again.request), "images": None, "seed": 7} == {**vars(job.request), "images": None}
+    assert studio.form.retry({"shown": job.id}, request)["shown"] == job.id
+    retried = store.get(job.id)
+    assert retried is not None
+    assert retried.state == "queued"
+    assert retried.request == job.request
 
 
 def test_a_page_is_sent_what_changed_and_stays_alive_after_the_job(store: JobStore) -> None:
-    handlers = handlers_on(store)
+    studio = Studio.on(store)
 
     async def follow() -> None:
         job = running(store)
-        updates = handlers.live({"client": None, "draft": None}, page())
+        updates = studio.live({"client": None, "draft": None}, page())
         assert (await anext(updates))["shown"] == job.id
         (first,) = await until(updates, "生成中")
-        assert set(first) >= {"status", "screen", "history", "cancel", "report"}
+        assert set(first) >= {"status", "screen", "cancel", "report"}
+        (lists,) = await until(updates, "history none", "history")
+        assert set(lists) >= {"queue", "history", "note"}
         store.set_progress(job.id, JobProgress(stage="decode", step=3, steps=9))
         second = (await until(updates, "3/9"))[-1]
         assert set(second) == {"status", "announcer"}
         store.finish(job.id, "failed", Text("No room.", "空间不足。"))
         last = (await until(updates, "空间不足"))[-1]
         assert last["retry"] == gr.update(visible=True)
+        await until(updates, job.id, "history")
         # Another job of the same page, from a button.
-        handlers.retry({"shown": job.id}, page())
-        assert last["history"] != (await until(updates, "即将开始"))[-1]["history"]
+        studio.form.retry({"shown": job.id}, page())
+        await until(updates, "即将开始")
+        waiting = (await until(updates, job.id, "queue"))[-1]
+        assert job.id not in waiting["history"]
+        await updates.aclose()
+
+    asyncio.run(follow())
+
+
+def test_who_edits_a_job_hears_when_it_starts(store: JobStore) -> None:
+    studio = Studio.on(store)
+
+    async def follow() -> None:
+        job = store.submit(REQUEST, "me")
+        updates = studio.live({"client": None, "draft": None}, page())
+        await anext(updates)
+        studio.desk.change(page(), editing=job.id, note=notes.editing(job))
+        held = (await until(updates, "正在修改", "note"))[-1]
+        assert held["generate"] == gr.update(value=label("save_changes"))
+        store.claim(1)
+        await until(updates, "已经开始", "note")
         await updates.aclose()
 
     asyncio.run(follow())
 
 
 def test_two_pages_each_follow_their_own_job(store: JobStore) -> None:
-    handlers = handlers_on(store)
+    studio = Studio.on(store)
 
     async def follow() -> None:
         jobs = [running(store), running(store)]
-        pages = [handlers.live({"client": None, "draft": None}, page(job.id, job=job.id)) for job in jobs]
+        pages = [studio.live({"client": None, "draft": None}, page(job.id, job=job.id)) for job in jobs]
         for updates in pages:
             await anext(updates)
             await until(updates, "生成中")
@@ -266,8 +247,8 @@ def test_a_preview_is_shown_while_there_is_one(store: JobStore) -> None:
 
 
 def test_what_is_pressed_for_a_job_that_is_gone_is_answered_in_words(store: JobStore) -> None:
-    handlers = handlers_on(store)
+    studio = Studio.on(store)
     data = {"shown": "20200101-000000-00000000"}
-    for press in (handlers.again, handlers.retry, handlers.cancel, handlers.reuse):
+    for press in (studio.form.again, studio.form.retry, studio.form.cancel, studio.reuse.reuse):
         with pytest.raises(gr.Error, match="不存在"):
             press(data, page())

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from loopback_llm import KEY, Service, answer, serving
-from test_page_handlers import CAT, FIELDS, FORM, VIEW
+from page_handlers import CAT, FORM, Studio
 
 from i2v_pipeline.pipeline import EngineCache
 from i2v_pipeline.presets import find_engine, load_presets
@@ -30,7 +30,6 @@ from studio.jobs.store import JobStore
 from studio.jobs.worker import run_job
 from studio.page.advice import advice_for, advice_html, by_result
 from studio.page.diff import as_html, compare, likeness, words_of
-from studio.page.events import Handlers
 from studio.page.refine import (
     Match,
     Proposal,
@@ -41,6 +40,7 @@ from studio.page.refine import (
     taken_before,
     used,
 )
+from studio.page.refine_events import RefineHandlers
 from studio.page.refine_panel import edited_html, panel
 from studio.page.services import Services, load_examples
 from studio.page.text import escape
@@ -74,8 +74,8 @@ def services_at(data: Path, **refiner: Any) -> Services:
     )
 
 
-def handlers_of(services: Services) -> Handlers:
-    return Handlers(services, {name: name for name in FIELDS}, {name: name for name in VIEW})
+def handlers_of(services: Services) -> RefineHandlers:
+    return Studio(services).desk.refining
 
 
 def form(**changes: Any) -> dict[str, Any]:
@@ -92,10 +92,6 @@ def all_of(updates: AsyncIterator[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def click(what: str) -> Any:
     return SimpleNamespace(what=what)
-
-
-def page() -> Any:
-    return SimpleNamespace(session_hash="page", query_params={})
 
 
 # The diff
@@ -257,7 +253,7 @@ def test_a_camera_move_beside_a_moving_subject_can_be_told_by_its_result(service
 
 
 def test_a_suggestion_is_applied_as_it_would_be_made_now(services: Services) -> None:
-    handlers = handlers_of(services).refining
+    handlers = handlers_of(services)
     data = form(proposal=replace(OFFERED, preset="high_motion"))
     assert handlers.apply(data, click("preset")) == {
         "preset": "high_motion", "resolution": "720p", "frames": 96, "fps": 24, "steps": None, "guidance": None,
@@ -270,7 +266,7 @@ def test_a_suggestion_is_applied_as_it_would_be_made_now(services: Services) -> 
 
 
 def test_striking_out_changes_the_box_too_and_spares_what_the_person_wrote(services: Services) -> None:
-    handlers = handlers_of(services).refining
+    handlers = handlers_of(services)
     assert "prompt" not in handlers.strike(form(proposal=OFFERED, prompt="a wave breaks"), click("1"))
     struck = handlers.strike(form(proposal=TAKEN, prompt=TAKEN.text), click("1"))
     assert struck["prompt"] == struck["proposal"].text == "A wave breaks, soft morning light"
@@ -303,7 +299,7 @@ def pictures_sent(llm: Service) -> list[bool]:
 
 
 def test_nothing_is_sent_before_the_person_answered_and_the_answer_is_kept(llm: Service, tmp_path: Path) -> None:
-    handlers = handlers_of(remote(llm, tmp_path)).refining
+    handlers = handlers_of(remote(llm, tmp_path))
     assert handlers.opening() == {"show_picture": False}
     (asked,) = all_of(handlers.refine(form()))
     assert "0.0.0.0" in asked["refine_panel"]
@@ -320,7 +316,7 @@ def test_nothing_is_sent_before_the_person_answered_and_the_answer_is_kept(llm: 
 
 
 def test_a_consent_that_was_taken_back_holds_even_for_a_page_that_does_not_know(llm: Service, tmp_path: Path) -> None:
-    handlers = handlers_of(remote(llm, tmp_path)).refining
+    handlers = handlers_of(remote(llm, tmp_path))
     all_of(handlers.answer(form(), click("yes")))
     assert "0.0.0.0" in handlers.choose_picture(False)["llm_note"]
     last = all_of(handlers.refine(form(show_picture=True)))[-1]
@@ -333,7 +329,7 @@ def test_a_consent_that_was_taken_back_holds_even_for_a_page_that_does_not_know(
 
 
 def test_text_only_is_an_answer_too_and_is_not_asked_again(llm: Service, tmp_path: Path) -> None:
-    handlers = handlers_of(remote(llm, tmp_path)).refining
+    handlers = handlers_of(remote(llm, tmp_path))
     all_of(handlers.answer(form(), click("no")))
     all_of(handlers.refine(form()))
     assert pictures_sent(llm) == [False, False]
@@ -341,7 +337,7 @@ def test_text_only_is_an_answer_too_and_is_not_asked_again(llm: Service, tmp_pat
 
 def test_an_llm_on_this_machine_needs_no_consent(llm: Service, tmp_path: Path) -> None:
     services = services_at(tmp_path, provider="custom", base_url=f"{llm.url}/v1", model="m", api_key=KEY)
-    handlers = handlers_of(services).refining
+    handlers = handlers_of(services)
     assert handlers.opening() == {"show_picture": True}
     all_of(handlers.refine(form(show_picture=True)))
     all_of(handlers.refine(form(show_picture=False)))
@@ -350,7 +346,7 @@ def test_an_llm_on_this_machine_needs_no_consent(llm: Service, tmp_path: Path) -
 
 def test_refining_once_more_begins_at_what_was_typed(llm: Service, tmp_path: Path) -> None:
     services = services_at(tmp_path, provider="custom", base_url=f"{llm.url}/v1", model="m", api_key=KEY)
-    handlers = handlers_of(services).refining
+    handlers = handlers_of(services)
     again = all_of(handlers.refine(form(proposal=TAKEN, prompt=TAKEN.text)))[-1]["proposal"]
     assert again.origin.typed == TAKEN.origin.typed
     edited = all_of(handlers.refine(form(proposal=TAKEN, prompt=f"{TAKEN.text}, at dusk")))[-1]["proposal"]
@@ -359,7 +355,7 @@ def test_refining_once_more_begins_at_what_was_typed(llm: Service, tmp_path: Pat
 
 def test_how_much_the_llm_may_add_is_told_to_it(llm: Service, tmp_path: Path) -> None:
     services = services_at(tmp_path, provider="custom", base_url=f"{llm.url}/v1", model="m", api_key=KEY)
-    handlers = handlers_of(services).refining
+    handlers = handlers_of(services)
     for fidelity in ("strict", "creative"):
         all_of(handlers.refine(form(fidelity=fidelity)))
     told = [request.body["messages"][0]["content"] for request in llm.requests]
@@ -384,19 +380,22 @@ def test_the_text_shown_is_the_text_sent_and_the_text_in_the_report_and_in_the_v
     typed: str, refines: bool, tmp_path: Path
 ) -> None:
     services = services_at(tmp_path)
-    handlers = handlers_of(services)
+    studio = Studio(services)
+    handlers = studio.desk.refining
     shown, proposal = typed, None
     if refines and typed.strip():
-        proposal = all_of(handlers.refining.refine(form(prompt=typed)))[-1]["proposal"]
-        box = handlers.refining.use_refined({"proposal": proposal})
+        proposal = all_of(handlers.refine(form(prompt=typed)))[-1]["proposal"]
+        box = handlers.use_refined({"proposal": proposal})
         shown, proposal = box["prompt"], box["proposal"]
     data = form(prompt=shown, proposal=proposal, resolution="64x64", frames=2, fps=2, image={"path": str(CAT)})
-    handlers.generate(data, page())
+    studio.form.generate(data, studio.open())
     job = services.store.claim(1)
     assert job is not None
     # A still camera needs no network for the subject, which takes most of the time of so small a video.
     still = replace(job, request=replace(job.request, motion=Motion(camera=("static",), requested=True)))
-    run_job(services.store, still, ENGINES, threading.Event())
+    lease = services.store.lease_of(still.id)
+    assert lease is not None
+    run_job(services.store, still, lease, ENGINES, threading.Event())
     report = json.loads(job.report_path.read_text(encoding="utf-8"))
     inside = read_report(job.report_path.with_name("video.mp4"))
     for told in (report, inside):
@@ -408,14 +407,14 @@ def test_the_text_shown_is_the_text_sent_and_the_text_in_the_report_and_in_the_v
 
 @pytest.mark.parametrize("place", ["prompt", "typed"])
 def test_half_a_character_is_refused_in_words(services: Services, place: str) -> None:
-    handlers, half = handlers_of(services), "\ud83d 猫"
+    studio, half = Studio(services), "\ud83d 猫"
     proposal = used(Proposal(origin=PromptOrigin(typed=half, refined="猫", source="offline"), motion=Motion()))
     data = form(prompt=half) if place == "prompt" else form(prompt="猫", proposal=proposal)
     with pytest.raises(gr.Error, match="half a character"):
-        handlers.generate(data, page())
+        studio.form.generate(data, studio.open())
 
 
 def test_a_preset_is_the_llms_suggestion_only_where_an_llm_made_it(services: Services) -> None:
-    offline = all_of(handlers_of(services).refining.refine(form(prompt="猫快速奔跑，镜头推近")))[-1]["proposal"]
+    offline = all_of(handlers_of(services).refine(form(prompt="猫快速奔跑，镜头推近")))[-1]["proposal"]
     assert (offline.origin.source, offline.preset) == ("offline", None)
     assert advised(CAMERA, services, offline, prompt=offline.origin.typed, steps=None, guidance=None) == {}

@@ -154,6 +154,28 @@ class JobStore:
         with self._database.write() as db:
             db.execute("UPDATE jobs SET owner = ?, version = version + 1 WHERE owner = ?", (owner, former))
 
+    def unfinished(self, owner: str) -> builtins.list[Job]:
+        """The owner's jobs that run, then those that wait, in the order of their places."""
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT * FROM jobs WHERE owner = ? AND state IN ('running', 'queued') AND deleted IS NULL"
+                " ORDER BY state = 'queued', place, id",
+                (owner,),
+            ).fetchall()
+            return jobs_of(rows, db, self.jobs_folder)
+
+    def mark_of(self, owner: str) -> tuple[object, ...]:
+        """Another value whenever the owner's queue or history changed; the steps of a running job change nothing."""
+        with self._database.read() as db:
+            return tuple(
+                db.execute(
+                    "SELECT count(*), sum(version) FILTER (WHERE state != 'running'), group_concat(id || cancel ||"
+                    " held || favourite) FILTER (WHERE state = 'running') FROM jobs"
+                    " WHERE owner = ? AND deleted IS NULL",
+                    (owner,),
+                ).fetchone()
+            )
+
     def cancel(self, job_id: str) -> Job:
         """A queued job is cancelled at once; a running one between its next two steps; any other stays as it is."""
         with self._database.write() as db:

@@ -7,15 +7,16 @@ from typing import Any
 import gradio as gr
 
 from i2v_pipeline.types import Text
-from studio.page import status
+from studio.page import history, queue, reuse, status
+from studio.page.desk import Desk
 from studio.page.endpoints import add_endpoints
-from studio.page.events import Handlers
 from studio.page.form import Form, make_engine, make_picture, make_preset, make_settings
 from studio.page.plan import empty_plan, engine_html, lacks_html
-from studio.page.refine_events import make_refine, wire_refine
+from studio.page.refine_events import make_refine
 from studio.page.services import Services
-from studio.page.text import both, escape, label
+from studio.page.text import both, engine_label, escape, label
 from studio.page.uploads import UploadsOnly
+from studio.page.wire import wire
 
 TITLE = "Image-to-Video Studio · 图像转视频"
 CACHE_CHECK_S, CACHE_AGE_S = 3600, 86400
@@ -25,20 +26,6 @@ MAX_PAGES = 400
 # or a restart of the server would lose what the browser kept.
 BROWSER_SECRET = "image-to-video-studio"
 
-# No event is part of the public API, which has endpoints of its own. Values come as they are: Gradio's own reading of a
-# picture forgets its rotation and depth and tells a reader's error with the path of the file, and a number out of range
-# is refused in English.
-PRIVATE: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "preprocess": False}
-EVENT: dict[str, Any] = {"concurrency_limit": None, **PRIVATE}
-
-_OPEN_JOB = """
-element.addEventListener('click', (event) => {
-  const link = event.target.closest('[data-job]');
-  if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
-  event.preventDefault();
-  trigger('open_job', {job: link.dataset.job});
-});
-"""
 _PICK_EXAMPLE = """
 element.addEventListener('click', (event) => {
   const button = event.target.closest('[data-example]');
@@ -52,10 +39,6 @@ element.addEventListener('click', (event) => {
 });
 """
 _ANNOUNCE = "element.setAttribute('aria-live', 'polite');"
-# Two changes at once are two requests, and the later one may arrive first.
-_COUNT = "(...values) => [...values.slice(0, -1), window.studio.count()]"
-# The address names the job, so a reload and a second tab each find their own.
-_SHOW_JOB = "(job) => window.studio.showJob(job)"
 
 
 def build(services: Services) -> gr.Blocks:
@@ -76,13 +59,12 @@ def build(services: Services) -> gr.Blocks:
                 _make_form(services, form, view)
             with gr.Column(elem_id="right", scale=6, min_width=320):
                 _make_result(view)
-        gr.HTML(f"<h2>{both(Text('History', '历史记录'))}</h2>", elem_id="history-title", js_on_load="")
-        view["history"] = gr.HTML("", elem_id="history", js_on_load=_OPEN_JOB)
+        _make_history(services, view)
         # Last of all inputs, where the event's script fills it in.
         view["count"] = gr.Number(visible=False)
         # Before the page's own events, which would take their names.
         add_endpoints(services)
-        _wire(page, Handlers(services, form, view))
+        wire(page, Desk(services, form, view))
         # Every open page holds one of Gradio's places for events under way.
         page.max_threads = MAX_PAGES
         page.queue()
@@ -92,7 +74,14 @@ def build(services: Services) -> gr.Blocks:
 def _make_form(services: Services, form: Form, view: dict[str, Any]) -> None:
     spec = next(iter(services.engines.values()))
     view["examples"] = gr.HTML(_examples(services), elem_id="examples", js_on_load=_PICK_EXAMPLE)
+    view["note"] = gr.HTML("", elem_id="note", js_on_load=reuse.ON_NOTE)
     make_picture(form)
+    view["restore"] = gr.UploadButton(
+        label("restore"),  # pyright: ignore[reportArgumentType] - translated as every label is
+        file_types=[".mp4", ".json"],
+        size="sm",
+        elem_id="restore",
+    )
     with gr.Column(elem_id="prompt-group", elem_classes="card"):
         form["prompt"] = gr.Textbox(
             label=label("prompt"),
@@ -110,10 +99,17 @@ def _make_form(services: Services, form: Form, view: dict[str, Any]) -> None:
         make_preset(spec, form)
     with gr.Column(elem_id="advanced", elem_classes="card"):
         # An accordion of Gradio's would only make its components when it is opened, and change their values then.
-        gr.HTML(_fold(), js_on_load="")
+        gr.HTML(_fold("advanced", Text("Advanced settings", "高级参数")), js_on_load="")
         with gr.Column(elem_id="advanced-body"):
             make_settings(spec, form)
             view["lacks"] = gr.HTML(lacks_html(spec), elem_id="lacks", js_on_load="")
+    with gr.Column(elem_id="several", elem_classes="card"):
+        gr.HTML(_fold("several", Text("Several at once", "一次生成多个")), js_on_load="")
+        with gr.Column(elem_id="several-body"):
+            view["pictures"] = gr.File(
+                label=label("pictures"), file_count="multiple", file_types=["image"], height=140, elem_id="pictures"
+            )
+            view["each_line"] = gr.Checkbox(False, label=label("each_line"), container=False, elem_id="each-line")
     with gr.Column(elem_id="action", elem_classes="card"):
         view["plan"] = gr.HTML(empty_plan(), elem_id="plan", js_on_load=_TAKE_OFFER)
         with gr.Row(elem_id="action-row"):
@@ -131,58 +127,62 @@ def _make_result(view: dict[str, Any]) -> None:
     with gr.Row(elem_id="result-row"):
         view["again"] = gr.Button(label("again"), size="sm", min_width=120, visible=False, elem_id="again")
         view["retry"] = gr.Button(label("retry"), size="sm", min_width=100, visible=False, elem_id="retry")
+        view["last_frame"] = gr.Button(
+            label("last_frame"), size="sm", min_width=120, visible=False, elem_id="last-frame"
+        )
+        view["delete"] = gr.Button(label("delete"), size="sm", min_width=80, visible=False, elem_id="delete")
+    with gr.Row(elem_id="reuse-row"):
         view["reuse"] = gr.Button(label("reuse"), size="sm", min_width=120, visible=False, elem_id="reuse")
+        view["parts"] = gr.CheckboxGroup(
+            [(label(f"part_{part}"), part) for part in reuse.PARTS],
+            value=list(reuse.PARTS),
+            show_label=False,
+            container=False,
+            visible=False,
+            elem_id="parts",
+        )
     with gr.Accordion(label("report"), open=False, visible=False, elem_id="report-box") as view["report_box"]:
         view["report"] = gr.JSON(show_label=False, max_height=420, open=True, elem_id="report")
+    view["queue"] = gr.HTML("", elem_id="queue", js_on_load=queue.ON_LOAD)
 
 
-def _wire(page: gr.Blocks, handlers: Handlers) -> None:
-    form, view = handlers.form, handlers.view
-    fields = set(form.values())
-    refined = [view[name] for name in ("proposal", "refine_panel", "use_refined", "keep_mine", "undo_refine")]
-    everything = [*form.values(), view["engine_note"], view["lacks"], *refined]
-    followed = [
-        view[name]
-        for name in ("status", "announcer", "screen", "details", "report", "report_box", "history",
-                     "cancel", "again", "reuse", "retry")
-    ]  # fmt: skip
-
-    def then_show(event: Any) -> None:  # noqa: ANN401 - Gradio's Dependency has no public type
-        event.success(None, view["shown"], None, js=_SHOW_JOB, **PRIVATE)
-
-    opened = [view["client"], view["shown"], view["show_picture"], *everything, *followed]
-    page.load(handlers.live, {view["client"], view["draft"]}, opened, **EVENT)
-
-    # What is typed: the plan, the draft, the settings behind engine and preset
-    plan: dict[str, Any] = {
-        "fn": handlers.plan,
-        "inputs": {*fields, view["proposal"], view["planned"], view["count"]},
-        "outputs": [view[name] for name in ("plan", "draft", "planned", "advice", "edited")],
-        "js": _COUNT,
-        # One at a time and in the queue: otherwise answers overtake each other, and an old plan would stay.
-        "concurrency_limit": 1,
-        **PRIVATE,
-    }
-    changes = [*(component.change for component in form.values()), view["proposal"].change]
-    gr.on(changes, **plan, trigger_mode="always_last")
-    form["image"].upload(handlers.check_picture, fields, None, **EVENT).failure(
-        None, None, form["image"], js="() => null", **PRIVATE
-    )
-    form["preset"].input(handlers.choose_preset, fields, list(form.values()), **EVENT)
-    form["engine"].input(handlers.choose_engine, fields, [*form.values(), view["engine_note"], view["lacks"]], **EVENT)
-    view["examples"].pick_example(handlers.pick_example, None, everything, **EVENT)
-
-    view["plan"].take_offer(handlers.take_offer, fields, [*form.values(), view["engine_note"], view["lacks"]], **EVENT)
-
-    wire_refine(handlers.refining, everything, EVENT)
-
-    # Jobs
-    then_show(view["generate"].click(handlers.generate, {*fields, view["proposal"]}, [view["shown"]], **EVENT))
-    then_show(view["again"].click(handlers.again, {view["shown"]}, [view["shown"]], **EVENT))
-    then_show(view["retry"].click(handlers.retry, {view["shown"]}, [view["shown"]], **EVENT))
-    then_show(view["history"].open_job(handlers.open_job, None, [view["shown"]], **EVENT))
-    view["cancel"].click(handlers.cancel, {view["shown"]}, None, **EVENT)
-    view["reuse"].click(handlers.reuse, {view["shown"]}, everything, **EVENT)
+def _make_history(services: Services, view: dict[str, Any]) -> None:
+    with gr.Row(elem_id="history-head"):
+        gr.HTML(f"<h2>{both(Text('History', '历史记录'))}</h2>", elem_id="history-title", js_on_load="")
+        view["search"] = gr.Textbox(
+            placeholder=label("search"), label=label("search"), show_label=False, container=False, max_lines=1,
+            min_width=180, elem_id="search",
+        )  # fmt: skip
+        view["filter_engine"] = gr.Dropdown(
+            [(label("all_engines"), history.ALL_ENGINES)]
+            + [(engine_label(spec), spec.id) for spec in services.engines.values()],
+            value=history.ALL_ENGINES,
+            label=label("filter_engine"),
+            show_label=False,
+            container=False,
+            filterable=False,
+            min_width=180,
+            elem_id="filter-engine",
+        )
+        view["favourites"] = gr.Checkbox(
+            False, label=label("favourites"), container=False, min_width=120, elem_id="favourites"
+        )
+    view["history"] = gr.HTML("", elem_id="history", js_on_load=history.ON_LOAD)
+    with gr.Row(elem_id="disk-row"):
+        view["disk"] = gr.HTML("", elem_id="disk", js_on_load=history.ON_DISK)
+        view["clean_rule"] = gr.Dropdown(
+            [(label(name), name) for name in (*history.AGES_DAYS, *history.SIZES_BYTES)],
+            value="older_30",
+            label=label("clean_rule"),
+            show_label=False,
+            container=False,
+            filterable=False,
+            min_width=180,
+            elem_id="clean-rule",
+        )
+        view["look_at_clean_up"] = gr.Button(
+            label("look_at_clean_up"), size="sm", min_width=140, elem_id="look-at-clean-up"
+        )
 
 
 def _header() -> str:
@@ -199,10 +199,10 @@ def _header() -> str:
     )
 
 
-def _fold() -> str:
-    title = both(Text("Advanced settings", "高级参数"))
-    attributes = 'data-fold="advanced" aria-expanded="false" aria-controls="advanced-body"'
-    return f'<button type="button" {attributes}>{title}</button>'
+def _fold(name: str, title: Text) -> str:
+    """A heading that shows and hides the element called `name`-body."""
+    attributes = f'data-fold="{name}" aria-expanded="false" aria-controls="{name}-body"'
+    return f'<button type="button" {attributes}>{both(title)}</button>'
 
 
 def _examples(services: Services) -> str:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from i2v_pipeline.errors import PictureError, RequestError
-from i2v_pipeline.types import EngineSpec, GenerationRequest, PresetName
+from i2v_pipeline.presets import find_engine
+from i2v_pipeline.types import EngineSpec, GenerationRequest, Preset, PresetName, Text
 from studio.page.services import Services
 from studio.page.text import engine_label, label
 from studio.recipe import SEED_LIMIT, Choice
@@ -142,9 +144,50 @@ def engine_updates(spec: EngineSpec, name: PresetName) -> dict[str, Any]:
 
 def request_values(request: GenerationRequest) -> dict[str, Any]:
     """What the form shows for a request of before; the seed too, so that the same video comes out."""
-    names = ("prompt", "engine", "resolution", "frames", "fps", "steps", "guidance", "fit", "negative_prompt")
+    names = ("prompt", "engine", "resolution", "frames", "fps", "steps", "fit", "negative_prompt")
     values = {name: getattr(request, name) for name in names}
-    return {**values, "seed": str(request.seed), "preset": request.preset or "standard"}
+    preset = request.preset or "standard"
+    guidance = request.guidance if _is_one_guidance(request) else _preset_of(request).guidance
+    return {**values, "guidance": guidance, "seed": str(request.seed), "preset": preset}
+
+
+def what_the_form_lacks(request: GenerationRequest) -> list[Text]:
+    """What of a request of before the form has no field for, in words; a preset's own LoRAs are not among it.
+
+    Raises `InputError` for an engine that is no longer there.
+    """
+    lacks = []
+    if not _is_one_guidance(request):
+        lacks.append(Text("a guidance that changes over the steps", "随步数变化的引导系数"))
+    if request.loras != _preset_of(request).loras:
+        lacks.append(Text("its LoRAs", "所用的 LoRA"))
+    if request.last_image is not None:
+        lacks.append(Text("its last picture", "结尾图像"))
+    if len(request.images) > 1:
+        lacks.append(Text("its further pictures", "其余图像"))
+    if request.checkpoint is not None:
+        lacks.append(Text("its own model folder", "自定义模型文件夹"))
+    return lacks
+
+
+def with_what_the_form_lacks(wanted: GenerationRequest, before: GenerationRequest) -> GenerationRequest:
+    """`wanted`, with what the form has no field for as it was `before`; with another engine none of it fits."""
+    if wanted.engine != before.engine:
+        return wanted
+    is_same_guidance = wanted.guidance == request_values(before)["guidance"]
+    kept = replace(
+        wanted,
+        guidance=before.guidance if is_same_guidance else wanted.guidance,
+        images=(*wanted.images, *before.images[1:]),
+        last_image=before.last_image,
+        checkpoint=before.checkpoint,
+        device=before.device,
+        precision=before.precision,
+        embed_source=before.embed_source,
+    )
+    if wanted.preset != before.preset:
+        return kept
+    return replace(kept, loras=before.loras, scheduler=before.scheduler, flow_shift=before.flow_shift)
 
 
 def read_values(form: Form, data: Mapping[Any, Any]) -> dict[str, Any]:
@@ -184,6 +227,16 @@ def read_picture(values: Values) -> Path:
 
 def _preset_choices(spec: EngineSpec) -> list[tuple[Any, str]]:
     return [(label(f"preset_{name}"), name) for name in spec.presets]
+
+
+def _is_one_guidance(request: GenerationRequest) -> bool:
+    """Whether a slider can hold it; nothing at all counts as one, too."""
+    return request.guidance is None or isinstance(request.guidance, int | float)
+
+
+def _preset_of(request: GenerationRequest) -> Preset:
+    presets = find_engine(request.engine).presets
+    return presets.get(request.preset or "standard", presets["standard"])
 
 
 def _usual_negative(spec: EngineSpec) -> str:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from i2v_pipeline.advice import training_findings
-from i2v_pipeline.checks import check_request
 from i2v_pipeline.errors import InputError, StudioError
 from i2v_pipeline.hub import check_model
 from i2v_pipeline.images import describe_fit
 from i2v_pipeline.presets import load_presets
 from i2v_pipeline.types import Alternative, EngineSpec, GenerationRequest, Motion, Plan, StageName, Text
-from studio.page.form import Values, read_choice, read_picture
-from studio.page.refine import Proposal, motion_for, origin_for
-from studio.page.services import PictureFacts, Services, picture_facts
+from studio.page.form import Values
+from studio.page.refine import Proposal, motion_for
+from studio.page.series import Series, count_words, requests_of
+from studio.page.services import Services, picture_facts
 from studio.page.text import both, duration, escape
 from studio.page.words import motion_words
 from studio.plans import plan_here
-from studio.recipe import compose
 
 NO_PICTURE = Text(
     "Choose a picture and its size and crop stand here, before anything is made.",
@@ -35,45 +34,29 @@ TOLD_S = 1.0
 """A stage that takes less is not told."""
 
 
-def request_of(values: Values, proposal: Proposal | None, services: Services) -> GenerationRequest:
-    """The complete, checked request that the form stands for. Raises `InputError`."""
-    spec = services.engines[values["engine"]]
-    prompt = values["prompt"] or ""
-    image = read_picture(values)
-    facts = picture_facts(image)
-    request = compose(
-        spec,
-        read_choice(spec, values),
-        image=image,
-        image_size=(facts.width, facts.height),
-        prompt=prompt,
-        origin=origin_for(prompt, proposal),
-        motion=motion_for(prompt, proposal, spec, services),
-    )
-    check_request(spec, request)
-    return request
-
-
-def plan_html(values: Values, proposal: Proposal | None, services: Services) -> str:
+def plan_html(values: Values, proposal: Proposal | None, services: Services, series: Series) -> str:
     """The card above Generate: size, length, crop, camera, cost; or the sentence that says what is not possible."""
     spec = services.engines[values["engine"]]
-    if not values["image"]:
+    if series.pictures_in_all == 0:
         prompt = values["prompt"] or ""
         motion = motion_for(prompt, proposal, spec, services)
         return _card([f'<p class="quiet">{both(NO_PICTURE)}</p>', _motion(motion) if prompt.strip() else ""])
     try:
-        request = request_of(values, proposal, services)
+        requests = requests_of(values, proposal, series, services)
     except InputError as error:
         return f'<div class="plan problem"><p>{both(error.text)}</p></div>'
-    plan = plan_here(spec, request)
+    request = requests[0]
+    told = dict.fromkeys(finding.message for each in requests for finding in training_findings(spec, each))
+    plans = _plans_of(spec, requests)
     return _card(
         [
-            f'<p class="plan-numbers">{both(numbers_of(request))}</p>',
-            f'<p class="plan-fit">{both(_fit_of(request, picture_facts(request.images[0])))}</p>',
-            _motion(request.motion),
-            f'<p class="plan-cost quiet">{both(_takes(plan))}</p>',
-            _needs(spec, plan),
-            *(f'<p class="warn">{both(finding.message)}</p>' for finding in training_findings(spec, request)),
+            f'<p class="plan-count">{both(count_words(series))}</p>' if series.videos > 1 else "",
+            *dict.fromkeys(f'<p class="plan-numbers">{both(numbers_of(each))}</p>' for each in requests),
+            *dict.fromkeys(f'<p class="plan-fit">{both(_fit_of(each))}</p>' for each in requests),
+            *dict.fromkeys(_motion(each.motion) for each in requests),
+            f'<p class="plan-cost quiet">{both(_takes(plans))}</p>',
+            _needs(spec, max(plans, key=lambda plan: (not plan.fits, plan.peak_vram_gib, plan.peak_ram_gib))),
+            *(f'<p class="warn">{both(message)}</p>' for message in told),
             _obstacle(spec, request),
         ]
     )
@@ -142,13 +125,21 @@ def _motion(motion: Motion) -> str:
     return f'<p class="chips">{both(Text("Camera:", "镜头："))} {words}</p>'
 
 
-def _fit_of(request: GenerationRequest, facts: PictureFacts) -> Text:
+def _fit_of(request: GenerationRequest) -> Text:
+    facts = picture_facts(request.images[0])
     return describe_fit(request.fit, request.width, request.height, facts.width, facts.height)
 
 
-def _takes(plan: Plan) -> Text:
+def _plans_of(spec: EngineSpec, requests: Sequence[GenerationRequest]) -> list[Plan]:
+    """The plan of each request. Within a series only the picture's size tells one cost from another."""
+    by_size = {(each.width, each.height): each for each in requests}
+    plans = {size: plan_here(spec, each) for size, each in by_size.items()}
+    return [plans[each.width, each.height] for each in requests]
+
+
+def _takes(plans: Sequence[Plan]) -> Text:
     """`About 5 s`, for the corner of the card."""
-    seconds = duration(plan.seconds)
+    seconds = duration(sum(plan.seconds for plan in plans))
     return Text(f"About {seconds.en} on this machine", f"在这台机器上约需 {seconds.zh}")
 
 

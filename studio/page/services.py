@@ -85,7 +85,7 @@ def load_examples(folder: Path = EXAMPLES_FOLDER) -> tuple[Example, ...]:
     )
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=256)
 def picture_facts(path: Path) -> PictureFacts:
     """Opens the picture whole; remembered, since an uploaded file lies under the hash of its content.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -120,28 +119,6 @@ def findings_html(findings: list[Mapping[str, Any]]) -> str:
         words = both(Text(finding["message"], finding["message_zh"]))
         items.append(f'<li class="{escape(finding["severity"])}">{words}{remedy}</li>')
     return f'<ul class="findings">{"".join(items)}</ul>' if items else ""
-
-
-def history_html(jobs: list[Job], shown_id: str | None) -> str:
-    """All of the owner's jobs, newest first, each a link to itself."""
-    if not jobs:
-        words = Text("Your videos gather here.", "你的视频会保存在这里。")
-        return f'<div class="history none"><p class="quiet">{both(words)}</p></div>'
-    return f'<ul class="history">{"".join(_history_item(job, job.id == shown_id) for job in jobs)}</ul>'
-
-
-def _history_item(job: Job, is_shown: bool) -> str:
-    picture = f"{MEDIA}/{job.id}/{POSTER_NAME if job.state == 'done' else 'input'}"
-    badge = "" if job.state == "done" else f'<span class="state {job.state}">{both(STATES[job.state])}</span>'
-    made = time.strftime("%m-%d %H:%M", time.localtime(job.created))
-    current = ' aria-current="true"' if is_shown else ""
-    return (
-        f'<li><a href="?job={job.id}" data-job="{job.id}"{current}>'
-        f'<span class="thumb"><img src="{picture}" alt="" loading="lazy">{badge}</span>'
-        f'<span class="caption">{escape(job.request.prompt) or "—"}</span>'
-        f'<span class="quiet">{made} · {job.request.seconds:.1f} s</span>'
-        "</a></li>"
-    )
 
 
 def _queue_words(job: Job) -> Text:

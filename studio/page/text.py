@@ -6,6 +6,7 @@ style sheet shows one.
 
 from __future__ import annotations
 
+import functools
 import html
 from collections.abc import Iterable
 
@@ -60,14 +61,39 @@ LABELS: dict[str, Text] = {
     "generate": Text("Generate video", "生成视频"),
     "cancel": Text("Cancel", "取消"),
     "again": Text("Again with a new seed", "换个种子再来一次"),
-    "reuse": Text("Use these settings", "使用这些参数"),
+    "reuse": Text("Use what is ticked", "使用勾选的部分"),
+    "part_prompt": Text("prompt", "提示词"),
+    "part_picture": Text("picture", "图像"),
+    "part_parameters": Text("parameters", "参数"),
+    "part_seed": Text("seed", "种子"),
+    "last_frame": Text("Go on from the last frame", "用最后一帧继续"),
+    "delete": Text("Delete", "删除"),
+    "restore": Text("Settings from a video or report", "从视频或报告恢复参数"),
+    "generate_all": Text("Generate all", "全部生成"),
+    "save_changes": Text("Save changes", "保存修改"),
+    "pictures": Text("More pictures", "更多图像"),
+    "each_line": Text("Each line of the prompt is a prompt of its own", "提示词每行单独成为一条"),
+    "search": Text("Search in prompts", "搜索提示词"),
+    "filter_engine": Text("Engine", "引擎"),
+    "all_engines": Text("all engines", "全部引擎"),
+    "favourites": Text("Favourites only", "只看收藏"),
+    "clean_rule": Text("Clean up", "清理"),
+    "older_7": Text("older than 7 days", "早于 7 天"),
+    "older_30": Text("older than 30 days", "早于 30 天"),
+    "older_90": Text("older than 90 days", "早于 90 天"),
+    "size_1": Text("the oldest, down to 1 GB", "最旧的，直到剩 1 GB"),
+    "size_5": Text("the oldest, down to 5 GB", "最旧的，直到剩 5 GB"),
+    "size_20": Text("the oldest, down to 20 GB", "最旧的，直到剩 20 GB"),
+    "look_at_clean_up": Text("See what would go", "查看可清理的内容"),
     "retry": Text("Try again", "重试"),
     "report": Text("Parameters and report (JSON)", "生成参数与报告 (JSON)"),
 }
 
 
+@functools.cache
 def label(key: str) -> I18nData:
-    """The word for a Gradio component, translated in the browser. Raises `KeyError` for a word that is not here."""
+    """The word for a Gradio component, translated in the browser; the same object each time, since two of Gradio's are
+    never equal. Raises `KeyError` for a word that is not here."""
     LABELS[key]
     return I18nData(KEY_PREFIX + key)
 
@@ -101,3 +127,10 @@ def both(text: Text) -> str:
     return (
         f'<span class="l-en" lang="en">{escape(text.en)}</span><span class="l-zh" lang="zh-CN">{escape(text.zh)}</span>'
     )
+
+
+def size(count: float) -> str:
+    """Bytes as a person reads them: `640 KB`, `12.3 MB`, `4.56 GB`, in thousands as disks are sold."""
+    if count < 1e6:
+        return f"{count / 1e3:.0f} KB"
+    return f"{count / 1e6:.1f} MB" if count < 1e9 else f"{count / 1e9:.2f} GB"
