@@ -45,6 +45,8 @@ REQUEST = GenerationRequest(
         provider="someone",
         model="a model",
         added_elements=(AddedElement(element="dew", kind="detail", why="morning"),),
+        struck_out=(AddedElement(element="bee", kind="animal", why="life"),),
+        edited=True,
     ),
     motion=Motion(camera=("pan_left", "zoom_in"), requested=True, speed="slow_motion", intensity="high"),
     resolution="480p",
