@@ -105,7 +105,13 @@ class Shell:
         return {**scope, "headers": [*headers, (OWNER_HEADER.encode(), owner.encode())]}
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        task, is_complete = asyncio.current_task(), False
+        task, is_complete, has_left = asyncio.current_task(), False, False
+
+        async def hear() -> Message:
+            nonlocal has_left
+            message = await receive()
+            has_left = has_left or message["type"] == "http.disconnect"
+            return message
 
         async def note(message: Message) -> None:
             nonlocal is_complete
@@ -115,7 +121,11 @@ class Shell:
             await send(message)
 
         try:
-            await self._app(scope, receive, note)
+            await self._app(scope, hear, note)
+        except KeyError:
+            # Gradio's stream to a page that has left looks for a session that may be cleared already.
+            if not has_left or task not in self._streams:
+                raise
         except asyncio.CancelledError:
             if task not in self._streams:
                 raise
