@@ -60,7 +60,6 @@ class I2VGenXL:
         self._parts = parts
         self._cache = cache
         self._tokenizer = tokenizer
-        self._unet: Any = None
 
     def read_text(self, text: str) -> str:
         return text
@@ -73,7 +72,7 @@ class I2VGenXL:
         prompt = self._text(request.prompt, on_load)
         negative = self._text(request.negative_prompt, on_load) if is_ever_guided(request.guidance or 1.0) else None
         image = self._image(inputs.first, on_load)
-        self._parts.release(*ENCODERS)
+        self._parts.leave(*ENCODERS)
         picture = self._picture_latents(inputs, on_load)
         device, dtype = self._parts.device, self._parts.dtypes["unet"]
         return Conditioning(
@@ -85,10 +84,9 @@ class I2VGenXL:
         )
 
     def load_denoisers(self, on_load: OnLoad, adapt: Callable[[str, Any], None]) -> None:
-        self._unet = self._parts.get("unet", on_load, adapt=lambda unet: adapt("unet", unet))
+        self._parts.get("unet", on_load, adapt=lambda unet: adapt("unet", unet))
 
     def release_denoisers(self) -> None:
-        self._unet = None
         self._parts.release("unet")
 
     def latents(self, request: GenerationRequest, generator: torch.Generator) -> Tensor:
@@ -119,7 +117,7 @@ class I2VGenXL:
             text = torch.cat([conditioning.negative, text])
             image = torch.cat([torch.zeros_like(image), image])
         batch = text.shape[0]
-        output = self._unet(
+        output = self._parts.get("unet", lambda _: None)(
             latents.to(self._parts.dtypes["unet"]).repeat(batch, 1, 1, 1, 1),
             timestep,
             encoder_hidden_states=text,
@@ -140,7 +138,7 @@ class I2VGenXL:
 
     def decode(self, latents: Tensor, conditioning: Conditioning) -> Iterator[U8Frames]:
         """Frame by frame: the VAE knows no time."""
-        vae = self._vae()
+        vae = self._parts.get("vae", lambda _: None)
         latents = (1 / vae.config.scaling_factor * latents).to(self._parts.dtypes["vae"])
         for index in range(latents.shape[2]):
             with torch.inference_mode():
@@ -152,14 +150,11 @@ class I2VGenXL:
 
     # --- parts --------------------------------------------------------------------------------------------------------
 
-    def _vae(self) -> Any:  # noqa: ANN401
-        return self._parts.get("vae", lambda _: None)
-
     def _factor(self) -> int:
-        return 2 ** (len(self._vae().config.block_out_channels) - 1)
+        return 2 ** (len(self._parts.look("vae").config.block_out_channels) - 1)
 
     def _channels(self) -> int:
-        return self._vae().config.latent_channels
+        return self._parts.look("vae").config.latent_channels
 
     def _text(self, text: str, on_load: OnLoad) -> Tensor:
         def make() -> Tensor:

@@ -72,7 +72,6 @@ class Wan:
         self._cache = cache
         self._tokenizer = tokenizer
         self._boundary = None if self._facts.boundary is None else self._facts.boundary * TRAIN_TIMESTEPS
-        self._experts: dict[Expert, Any] = {}
 
     def read_text(self, text: str) -> str:
         return clean_prompt(text)
@@ -85,7 +84,7 @@ class Wan:
         prompt = self._text(request.prompt, on_load)
         negative = self._text(request.negative_prompt, on_load) if is_ever_guided(request.guidance or 1.0) else None
         image = self._image(inputs, on_load) if "image_encoder" in self._facts.components else None
-        self._parts.release(*ENCODERS)
+        self._parts.leave(*ENCODERS)
         encoded = self._picture_latents(inputs, on_load)
         if self._facts.per_token_timesteps:
             frames = self._latent_frames(request.frames)
@@ -106,19 +105,17 @@ class Wan:
 
     def load_denoisers(self, on_load: OnLoad, adapt: Callable[[str, Any], None]) -> None:
         """Both experts, or the one; `adapt` changes a freshly loaded one. Raises `InputError` for a wrong model."""
-        names = [name for name in DENOISERS if name in self._facts.components]
-        models = [self._parts.get(name, on_load, adapt=lambda model, name=name: adapt(name, model)) for name in names]
-        for model in models:
+        # The one that works first comes last: where they take turns on the device, it is there when the loop begins.
+        for name in reversed(self._denoisers()):
+            model = self._parts.get(name, on_load, adapt=lambda model, name=name: adapt(name, model))
             self._check(model.config)
-        self._experts = {"high": models[0], "low": models[-1]}
 
     def release_denoisers(self) -> None:
-        self._experts = {}
         self._parts.release(*DENOISERS)
 
     def latents(self, request: GenerationRequest, generator: torch.Generator) -> Tensor:
         """The noise that the loop begins with."""
-        vae = self._vae().config
+        vae = self._parts.look("vae").config
         shape = (
             1,
             vae.z_dim,
@@ -152,7 +149,8 @@ class Wan:
         return "high" if self._boundary is None or bool(timestep >= self._boundary) else "low"
 
     def predict(self, latents: Tensor, timestep: Tensor, conditioning: Conditioning, strength: float) -> Tensor:
-        model = self._experts[self.expert_at(timestep)]
+        names = self._denoisers()
+        model = self._parts.get(names[0] if self.expert_at(timestep) == "high" else names[-1], lambda _: None)
         dtype = self._parts.dtypes["transformer"]
         if conditioning.mask is None:
             hidden = torch.cat([latents, conditioning.condition], dim=1).to(dtype)
@@ -190,7 +188,7 @@ class Wan:
         """
         if conditioning.mask is not None:
             latents = _with_first_frame(latents, conditioning)
-        vae = self._vae()
+        vae = self._parts.get("vae", lambda _: None)
         mean, scale = _statistics(vae, latents.device, self._parts.dtypes["vae"])
         latents = latents.to(self._parts.dtypes["vae"]) / scale + mean
         vae.clear_cache()
@@ -218,11 +216,11 @@ class Wan:
 
     # --- parts --------------------------------------------------------------------------------------------------------
 
-    def _vae(self) -> Any:  # noqa: ANN401
-        return self._parts.get("vae", lambda _: None)
+    def _denoisers(self) -> list[str]:
+        return [name for name in DENOISERS if name in self._facts.components]
 
     def _latent_frames(self, frames: int) -> int:
-        return (frames - 1) // self._vae().config.scale_factor_temporal + 1
+        return (frames - 1) // self._parts.look("vae").config.scale_factor_temporal + 1
 
     def _text(self, text: str, on_load: OnLoad) -> Tensor:
         cleaned = clean_prompt(text)
@@ -280,7 +278,7 @@ class Wan:
         return self._parts.fingerprint(name), str(self._parts.dtypes[name]), self._parts.device.type
 
     def _check(self, config: Any) -> None:  # noqa: ANN401
-        channels = self._vae().config.z_dim
+        channels = self._parts.look("vae").config.z_dim
         expected = channels if self._facts.per_token_timesteps else 2 * channels + _MASK_CHANNELS
         has_image = config.image_dim is not None
         if config.in_channels != expected or has_image != ("image_encoder" in self._facts.components):
