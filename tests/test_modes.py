@@ -7,9 +7,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tiny_models import ALL, WAN_A14B, picture_for, request_for  # noqa: E402
+from tiny_models import ALL, I2VGEN, WAN_A14B, picture_for, request_for  # noqa: E402
 
 from i2v_pipeline.engines import load_engine  # noqa: E402
+from i2v_pipeline.engines.diffusion import TILED_LEVELS, decoded_in_tiles  # noqa: E402
 from i2v_pipeline.engines.loading import Parts  # noqa: E402
 from i2v_pipeline.planning.modes import EXECUTABLE, mode_called  # noqa: E402
 from i2v_pipeline.presets import load_presets  # noqa: E402
@@ -109,6 +110,45 @@ def test_a_part_goes_to_the_hosts_memory_and_comes_back_with_weights_that_are_no
     run(WAN_A14B, "swapped")
     assert {"WanTransformer3DModel", "UMT5EncoderModel", "AutoencoderKLWan"} <= {name for name, _ in moves}
     assert not any(in_inference for _, in_inference in moves)
+
+
+@pytest.fixture
+def large_tiles(monkeypatch):
+    """Tiles of 256 pixels in I2VGen-XL's tiny VAE too, as Wan's has: its own of 32 are all edge."""
+    get = Parts.get
+
+    def changed(parts, name, *given, **named):
+        module = get(parts, name, *given, **named)
+        if hasattr(module, "tile_latent_min_size"):
+            module.tile_latent_min_size, module.tile_sample_min_size = 32, 256
+        return module
+
+    monkeypatch.setattr(Parts, "get", changed)
+
+
+@pytest.mark.parametrize("engine_id", ALL)
+def test_frames_decoded_in_tiles_differ_within_what_the_finding_tells(run, seen, large_tiles, engine_id):
+    shape = {"width": 320, "frames": 5, "steps": 1}
+    plain, _ = run(engine_id, "staged", **shape)
+    seen.clear()
+    tiled, engine = run(engine_id, "swapped-tiled", **shape)
+    assert all(len(each) == 1 for each in seen)
+    assert tiled.shape == plain.shape and not np.array_equal(tiled, plain)
+    assert np.abs(tiled.astype(int) - plain).mean() <= TILED_LEVELS
+    assert engine.facts()["tile_side"] == 256 and decoded_in_tiles(256) in engine.findings()
+
+
+@pytest.mark.parametrize("engine_id", ALL)
+def test_frames_that_need_no_tiles_are_those_of_the_plain_mode_but_for_the_rounding_of_single_passes(
+    run, large_tiles, engine_id
+):
+    plain, _ = run(engine_id, "staged")
+    frames, engine = run(engine_id, "swapped-tiled")
+    assert engine.facts()["tile_side"] is None and decoded_in_tiles(256) not in engine.findings()
+    # Wan always computes the two passes of guidance in turn; I2VGen-XL's batch of two sums in another order.
+    assert np.abs(frames.astype(int) - plain).max() <= (1 if engine_id == I2VGEN else 0)
+    if engine_id == I2VGEN:
+        assert engine.facts()["guidance_passes"] == "one after the other"
 
 
 def test_a_mode_that_no_engine_carries_out_is_refused():

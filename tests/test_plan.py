@@ -271,7 +271,7 @@ def test_the_margin_is_a_setting_and_what_is_no_number_is_refused(monkeypatch):
             margin_from_environment()
     spec, request = load_presets()[XL], wanted(XL, 1280, 704, 24)
     assert plan_run(spec, request, machine_of(24)).fits
-    assert not plan_run(spec, request, replace(machine_of(24), margin_gib=7.0)).fits
+    assert not plan_run(spec, request, replace(machine_of(24), margin_gib=14.0)).fits
 
 
 def test_another_machine_is_planned_by_name_memory_or_both():

@@ -181,11 +181,19 @@ class Wan:
 
     # --- after the loop -----------------------------------------------------------------------------------------------
 
+    def tile_side(self, latents: Tensor) -> int | None:
+        vae = self._parts.look("vae")
+        side = vae.tile_sample_min_height
+        is_larger = max(latents.shape[3:]) * vae.config.scale_factor_spatial > side
+        return side if self._parts.mode.tiled and is_larger else None
+
     def decode(self, latents: Tensor, conditioning: Conditioning) -> Iterator[U8Frames]:
         """One frame, then four at a time: the VAE is causal, so each latent frame is decoded as it would be in a row.
 
-        The same operations as `AutoencoderKLWan.decode` without tiling, which would hold the whole video in floats.
+        The same operations as `AutoencoderKLWan.decode` without tiling, which would hold the whole video in floats. In
+        tiles it is held so: each tile is decoded from the first frame to the last.
         """
+        tile_side = self.tile_side(latents)
         if conditioning.mask is not None:
             latents = _with_first_frame(latents, conditioning)
         vae = self._parts.get("vae", lambda _: None)
@@ -193,6 +201,11 @@ class Wan:
         latents = latents.to(self._parts.dtypes["vae"]) / scale + mean
         vae.clear_cache()
         try:
+            if tile_side is not None:
+                with torch.inference_mode():
+                    video = vae.tiled_decode(latents).sample[0]
+                yield from (to_uint8(video[:, index : index + 1]) for index in range(video.shape[1]))
+                return
             with torch.inference_mode():
                 hidden = vae.post_quant_conv(latents)
             for index in range(hidden.shape[2]):

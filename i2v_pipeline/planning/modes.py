@@ -73,7 +73,7 @@ LADDER: tuple[Mode, ...] = (
 )
 """Hungriest first; each needs no more of the card than the one before. A test holds that."""
 
-EXECUTABLE: frozenset[str] = frozenset({"resident", "staged", "swapped"})
+EXECUTABLE: frozenset[str] = frozenset({"resident", "staged", "swapped", "swapped-tiled"})
 """Modes of `LADDER` that the engines carry out."""
 
 
