@@ -38,7 +38,7 @@ from i2v_pipeline.engines import i2vgen_xl, wan  # noqa: E402
 from i2v_pipeline.engines.diffusion import DiffusionEngine  # noqa: E402
 from i2v_pipeline.planning.costs import cost_of, job_of, step_seconds  # noqa: E402
 from i2v_pipeline.planning.devices import find_device  # noqa: E402
-from i2v_pipeline.planning.modes import EXECUTABLE, LADDER  # noqa: E402
+from i2v_pipeline.planning.modes import mode_called  # noqa: E402
 from i2v_pipeline.presets import load_presets  # noqa: E402
 from i2v_pipeline.types import EngineSpec, GenerationRequest, Progress  # noqa: E402
 
@@ -46,6 +46,7 @@ RESULT_PATH = ROOT / "bench" / "results" / "engines_gpu.json"
 GIB = 2**30
 VERSIONS_OF = ("torch", "diffusers", "transformers", "accelerate", "numpy")
 STANDARD_DEVIATION = 0.02
+MODE = mode_called("staged")
 STARTS = {("encode", 0): "encode", ("encode", 1): "load", ("denoise", 0): "denoise", ("decode", 0): "decode"}
 """The progress with which a stage begins, and with which the one before it ends."""
 
@@ -174,9 +175,10 @@ def measure(spec: EngineSpec, folder: Path, *, steps: int, is_tiny: bool) -> dic
     watch = Watch(device, filling)
     engine = DiffusionEngine(spec)
     # The engine keeps what it has loaded for one checkpoint; only where the weights come from is exchanged.
-    parts = engine._load(request).parts
+    parts = engine._load(request, MODE).parts
     parts._kinds = {name: RandomWeights(kind, device, filling) for name, kind in kinds_of(spec).items()}
-    frames = sum(len(chunk) for chunk in engine.generate(request, tiny_models.picture_for(request), watch))
+    chunks = engine.generate(request, tiny_models.picture_for(request), watch, mode=MODE.id)
+    frames = sum(len(chunk) for chunk in chunks)
     watch.end()
     precisions = engine.facts()["precisions"]
     engine.close()
@@ -208,7 +210,7 @@ def predicted(spec: EngineSpec, request: GenerationRequest) -> dict[str, Any]:
     """
     assert spec.diffusion is not None
     job, device = job_of(spec, spec.diffusion, request, on_cpu=False), find_device(torch.cuda.get_device_name(0))
-    cost = cost_of(job, next(mode for mode in LADDER if mode.id in EXECUTABLE), device)
+    cost = cost_of(job, MODE, device)
     return {
         "stages_vram_gib": {stage.name: round(stage.weights_gib + stage.activations_gib, 2) for stage in cost.stages},
         "stages_seconds": {stage.name: stage.seconds for stage in cost.stages},

@@ -96,7 +96,7 @@ def run(
     unfinished = outputs.video.with_name(f".{outputs.video.stem}.unfinished.mp4")
     try:
         written = write_video(
-            clock.watch(engine.generate(request, prepared, clock, outputs.state)),
+            clock.watch(engine.generate(request, prepared, clock, outputs.state, plan.mode)),
             unfinished,
             width=request.width,
             height=request.height,

@@ -384,13 +384,18 @@ class Engine(Protocol):
     """What turns a prepared picture into frames. Families share functions, not a base class."""
 
     def generate(
-        self, request: GenerationRequest, picture: Prepared, on_progress: OnProgress, state_path: Path | None = None
+        self,
+        request: GenerationRequest,
+        picture: Prepared,
+        on_progress: OnProgress,
+        state_path: Path | None = None,
+        mode: str = "staged",
     ) -> Iterator[U8Frames]:
         """Yields the frames in order, in chunks of any length; exactly `request.frames` in all, at the request's size.
 
         The work is done while the iterator is consumed, and `on_progress` is called from inside it. An engine whose
         runs are long keeps its state in the file `state_path` and goes on from what it finds there; the frames are
-        the same.
+        the same. `mode` is the plan's: which parts lie on the card when. An engine without parts has nothing to do.
         """
         ...
 

@@ -230,6 +230,7 @@ def test_the_report_says_where_the_run_went_on(tiny_checkpoint, tmp_path):
     with suppress(Paused):
         run(request, EngineCache(), outputs("one"), stop_at("denoise", 2), job_id="one")
     resumed = run(request, EngineCache(), outputs("two"), lambda _: None, job_id="two")
+    assert resumed["engine"]["mode"] == resumed["plan"]["mode"]
     (tmp_path / "state").unlink()
     whole = run(request, EngineCache(), outputs("three"), lambda _: None, job_id="three")
     assert (resumed["measured"]["resumed_at_step"], resumed["measured"]["runs"]) == (2, 2)

@@ -60,7 +60,6 @@ class I2VGenXL:
         self._parts = parts
         self._cache = cache
         self._tokenizer = tokenizer
-        self._unet: Any = None
 
     def read_text(self, text: str) -> str:
         return text
@@ -73,7 +72,7 @@ class I2VGenXL:
         prompt = self._text(request.prompt, on_load)
         negative = self._text(request.negative_prompt, on_load) if is_ever_guided(request.guidance or 1.0) else None
         image = self._image(inputs.first, on_load)
-        self._parts.release(*ENCODERS)
+        self._parts.leave(*ENCODERS)
         picture = self._picture_latents(inputs, on_load)
         device, dtype = self._parts.device, self._parts.dtypes["unet"]
         return Conditioning(
@@ -85,10 +84,9 @@ class I2VGenXL:
         )
 
     def load_denoisers(self, on_load: OnLoad, adapt: Callable[[str, Any], None]) -> None:
-        self._unet = self._parts.get("unet", on_load, adapt=lambda unet: adapt("unet", unet))
+        self._parts.get("unet", on_load, adapt=lambda unet: adapt("unet", unet))
 
     def release_denoisers(self) -> None:
-        self._unet = None
         self._parts.release("unet")
 
     def latents(self, request: GenerationRequest, generator: torch.Generator) -> Tensor:
@@ -111,26 +109,29 @@ class I2VGenXL:
         return "high"
 
     def predict(self, latents: Tensor, timestep: Tensor, conditioning: Conditioning, strength: float) -> Tensor:
-        """With guidance, one forward of a batch of two: unguided and guided."""
-        is_guided = strength != 1.0
-        text, image = conditioning.prompt, conditioning.image
-        if is_guided:
-            assert conditioning.negative is not None
-            text = torch.cat([conditioning.negative, text])
-            image = torch.cat([torch.zeros_like(image), image])
-        batch = text.shape[0]
-        output = self._unet(
-            latents.to(self._parts.dtypes["unet"]).repeat(batch, 1, 1, 1, 1),
-            timestep,
-            encoder_hidden_states=text,
-            fps=conditioning.fps.repeat(batch),
-            image_latents=conditioning.picture.repeat(batch, 1, 1, 1, 1),
-            image_embeddings=image,
-            return_dict=False,
-        )[0]
-        if not is_guided:
-            return output
-        unguided, guided = output.chunk(2)
+        """With guidance, one forward of a batch of two: unguided and guided. `alone` makes two forwards of it."""
+        image = conditioning.image
+
+        def forward(text: Tensor, image: Tensor) -> Tensor:
+            batch = text.shape[0]
+            return self._parts.get("unet", lambda _: None)(
+                latents.to(self._parts.dtypes["unet"]).repeat(batch, 1, 1, 1, 1),
+                timestep,
+                encoder_hidden_states=text,
+                fps=conditioning.fps.repeat(batch),
+                image_latents=conditioning.picture.repeat(batch, 1, 1, 1, 1),
+                image_embeddings=image,
+                return_dict=False,
+            )[0]
+
+        if strength == 1.0:
+            return forward(conditioning.prompt, image)
+        assert conditioning.negative is not None
+        texts, images = (conditioning.negative, conditioning.prompt), (torch.zeros_like(image), image)
+        if self._parts.mode.alone:
+            unguided, guided = (forward(*given) for given in zip(texts, images, strict=True))
+        else:
+            unguided, guided = forward(torch.cat(texts), torch.cat(images)).chunk(2)
         return unguided + strength * (guided - unguided)
 
     def preview_factors(self) -> Tensor:
@@ -138,28 +139,32 @@ class I2VGenXL:
 
     # --- after the loop -----------------------------------------------------------------------------------------------
 
+    def tile_side(self, latents: Tensor) -> int | None:
+        vae = self._parts.look("vae")
+        is_larger = max(latents.shape[3:]) > vae.tile_latent_min_size
+        return vae.tile_sample_min_size if self._parts.mode.tiled and is_larger else None
+
     def decode(self, latents: Tensor, conditioning: Conditioning) -> Iterator[U8Frames]:
         """Frame by frame: the VAE knows no time."""
-        vae = self._vae()
+        vae = self._parts.get("vae", lambda _: None)
+        decode = vae.decode if self.tile_side(latents) is None else vae.tiled_decode
         latents = (1 / vae.config.scaling_factor * latents).to(self._parts.dtypes["vae"])
         for index in range(latents.shape[2]):
             with torch.inference_mode():
-                pixels = to_uint8(vae.decode(latents[:, :, index].contiguous()).sample[0].unsqueeze(1))
+                pixels = to_uint8(decode(latents[:, :, index].contiguous()).sample[0].unsqueeze(1))
             yield pixels
 
     def facts(self, request: GenerationRequest) -> dict[str, Any]:
-        return {"condition_fps": self._facts.condition_fps, "eta": 0.0}
+        passes = "one after the other" if self._parts.mode.alone else "a batch of two"
+        return {"condition_fps": self._facts.condition_fps, "eta": 0.0, "guidance_passes": passes}
 
     # --- parts --------------------------------------------------------------------------------------------------------
 
-    def _vae(self) -> Any:  # noqa: ANN401
-        return self._parts.get("vae", lambda _: None)
-
     def _factor(self) -> int:
-        return 2 ** (len(self._vae().config.block_out_channels) - 1)
+        return 2 ** (len(self._parts.look("vae").config.block_out_channels) - 1)
 
     def _channels(self) -> int:
-        return self._vae().config.latent_channels
+        return self._parts.look("vae").config.latent_channels
 
     def _text(self, text: str, on_load: OnLoad) -> Tensor:
         def make() -> Tensor:

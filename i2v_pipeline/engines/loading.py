@@ -15,6 +15,7 @@ from torch import Tensor
 
 from i2v_pipeline.errors import InputError
 from i2v_pipeline.hub import Checkpoint
+from i2v_pipeline.planning.modes import Mode
 from i2v_pipeline.types import Device, Precision
 
 DTYPES: Mapping[Precision, torch.dtype] = {
@@ -22,6 +23,7 @@ DTYPES: Mapping[Precision, torch.dtype] = {
     "fp16": torch.float16,
     "bf16": torch.bfloat16,
 }
+HOST = torch.device("cpu")
 
 
 def choose_device(wanted: Device | str) -> torch.device:
@@ -43,10 +45,11 @@ def choose_precision(wanted: Precision | str, on_cuda: Precision, device: torch.
 
 
 class Parts:
-    """The components of one checkpoint on one device.
+    """The components of one checkpoint, on one device or waiting for it in the host's memory.
 
-    `kinds` maps the names of components with weights to their classes, so that a checkpoint cannot name others.
-    `loaded` lists what was loaded since the list was last cleared.
+    `kinds` maps the names of components with weights to their classes, so that a checkpoint cannot name others. `mode`
+    says which of them lie on the device together; it may change between two runs. `loaded` lists what was loaded since
+    the list was last cleared.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Parts:
         kinds: Mapping[str, Any],
         dtypes: Mapping[str, torch.dtype],
         device: torch.device,
+        mode: Mode,
     ) -> None:
         # The studio shows its own progress; the libraries' bars would tear it.
         diffusers.utils.logging.disable_progress_bar()
@@ -63,12 +67,24 @@ class Parts:
         self.checkpoint = checkpoint
         self.device = device
         self.dtypes = dtypes
+        self.mode = mode
         self.loaded: list[str] = []
         self._kinds = kinds
         self._modules: dict[str, Any] = {}
+        self._on_device: set[str] = set()
+
+    @property
+    def on_device(self) -> frozenset[str]:
+        """The names of the components that the device holds now."""
+        return frozenset(self._on_device)
 
     def get(self, name: str, on_load: Callable[[str], None], *, adapt: Callable[[Any], None] | None = None) -> Any:  # noqa: ANN401 - the class depends on the name
-        """The component, loaded if it is not here; `on_load` is called just before, `adapt` just after a load."""
+        """The component on the device, loaded if it is not here; `on_load` is called before a load, `adapt` after it.
+
+        Where one part at a time is on the device, all others go to the host's memory first.
+        """
+        if self.mode.placement == "swapped":
+            self._to_host(*(self._on_device - {name}))
         if name not in self._modules:
             on_load(name)
             module = self._kinds[name].from_pretrained(
@@ -86,18 +102,42 @@ class Parts:
                 adapt(module)
             self._modules[name] = module
             self.loaded.append(name)
+        elif name not in self._on_device:
+            _move(self._modules[name], self.device)
+        self._on_device.add(name)
         return self._modules[name]
+
+    def look(self, name: str) -> Any:  # noqa: ANN401
+        """A component that was loaded, for its settings alone, wherever it lies."""
+        return self._modules[name]
+
+    def leave(self, *names: str) -> None:
+        """These components have done their work in this run; they go where the mode keeps them for the next one."""
+        match self.mode.placement:
+            case "staged":
+                self.release(*names)
+            case "swapped":
+                self._to_host(*names)
 
     def release(self, *names: str) -> None:
         """Gives back the memory of these components; the next `get` loads them again."""
         held = [name for name in names if name in self._modules]
         for name in held:
             del self._modules[name]
+        self._on_device.difference_update(held)
         if held:
             free_memory(self.device)
 
     def close(self) -> None:
         self.release(*tuple(self._modules))
+
+    def _to_host(self, *names: str) -> None:
+        leaving = self._on_device.intersection(names)
+        for name in leaving:
+            _move(self._modules[name], HOST)
+        self._on_device -= leaving
+        if leaving:
+            free_memory(self.device)
 
     def fingerprint(self, name: str) -> str:
         """A hash of the names, sizes and times of the component's files: changes when the files do."""
@@ -106,6 +146,12 @@ class Parts:
             for path in sorted((self.checkpoint.folder / name).glob("*"))
         ]
         return hashlib.sha256(repr((str(self.checkpoint.folder.resolve()), name, stats)).encode()).hexdigest()
+
+
+def _move(module: Any, device: torch.device) -> None:  # noqa: ANN401
+    """Also from within a step of the loop, where weights that were moved would become inference tensors for good."""
+    with torch.inference_mode(False):
+        module.to(device)
 
 
 def runtime_facts(device: torch.device) -> dict[str, Any]:

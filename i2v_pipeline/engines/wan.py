@@ -72,7 +72,6 @@ class Wan:
         self._cache = cache
         self._tokenizer = tokenizer
         self._boundary = None if self._facts.boundary is None else self._facts.boundary * TRAIN_TIMESTEPS
-        self._experts: dict[Expert, Any] = {}
 
     def read_text(self, text: str) -> str:
         return clean_prompt(text)
@@ -85,7 +84,7 @@ class Wan:
         prompt = self._text(request.prompt, on_load)
         negative = self._text(request.negative_prompt, on_load) if is_ever_guided(request.guidance or 1.0) else None
         image = self._image(inputs, on_load) if "image_encoder" in self._facts.components else None
-        self._parts.release(*ENCODERS)
+        self._parts.leave(*ENCODERS)
         encoded = self._picture_latents(inputs, on_load)
         if self._facts.per_token_timesteps:
             frames = self._latent_frames(request.frames)
@@ -106,19 +105,17 @@ class Wan:
 
     def load_denoisers(self, on_load: OnLoad, adapt: Callable[[str, Any], None]) -> None:
         """Both experts, or the one; `adapt` changes a freshly loaded one. Raises `InputError` for a wrong model."""
-        names = [name for name in DENOISERS if name in self._facts.components]
-        models = [self._parts.get(name, on_load, adapt=lambda model, name=name: adapt(name, model)) for name in names]
-        for model in models:
+        # The one that works first comes last: where they take turns on the device, it is there when the loop begins.
+        for name in reversed(self._denoisers()):
+            model = self._parts.get(name, on_load, adapt=lambda model, name=name: adapt(name, model))
             self._check(model.config)
-        self._experts = {"high": models[0], "low": models[-1]}
 
     def release_denoisers(self) -> None:
-        self._experts = {}
         self._parts.release(*DENOISERS)
 
     def latents(self, request: GenerationRequest, generator: torch.Generator) -> Tensor:
         """The noise that the loop begins with."""
-        vae = self._vae().config
+        vae = self._parts.look("vae").config
         shape = (
             1,
             vae.z_dim,
@@ -152,7 +149,8 @@ class Wan:
         return "high" if self._boundary is None or bool(timestep >= self._boundary) else "low"
 
     def predict(self, latents: Tensor, timestep: Tensor, conditioning: Conditioning, strength: float) -> Tensor:
-        model = self._experts[self.expert_at(timestep)]
+        names = self._denoisers()
+        model = self._parts.get(names[0] if self.expert_at(timestep) == "high" else names[-1], lambda _: None)
         dtype = self._parts.dtypes["transformer"]
         if conditioning.mask is None:
             hidden = torch.cat([latents, conditioning.condition], dim=1).to(dtype)
@@ -183,18 +181,31 @@ class Wan:
 
     # --- after the loop -----------------------------------------------------------------------------------------------
 
+    def tile_side(self, latents: Tensor) -> int | None:
+        vae = self._parts.look("vae")
+        side = vae.tile_sample_min_height
+        is_larger = max(latents.shape[3:]) * vae.config.scale_factor_spatial > side
+        return side if self._parts.mode.tiled and is_larger else None
+
     def decode(self, latents: Tensor, conditioning: Conditioning) -> Iterator[U8Frames]:
         """One frame, then four at a time: the VAE is causal, so each latent frame is decoded as it would be in a row.
 
-        The same operations as `AutoencoderKLWan.decode` without tiling, which would hold the whole video in floats.
+        The same operations as `AutoencoderKLWan.decode` without tiling, which would hold the whole video in floats. In
+        tiles it is held so: each tile is decoded from the first frame to the last.
         """
+        tile_side = self.tile_side(latents)
         if conditioning.mask is not None:
             latents = _with_first_frame(latents, conditioning)
-        vae = self._vae()
+        vae = self._parts.get("vae", lambda _: None)
         mean, scale = _statistics(vae, latents.device, self._parts.dtypes["vae"])
         latents = latents.to(self._parts.dtypes["vae"]) / scale + mean
         vae.clear_cache()
         try:
+            if tile_side is not None:
+                with torch.inference_mode():
+                    video = vae.tiled_decode(latents).sample[0]
+                yield from (to_uint8(video[:, index : index + 1]) for index in range(video.shape[1]))
+                return
             with torch.inference_mode():
                 hidden = vae.post_quant_conv(latents)
             for index in range(hidden.shape[2]):
@@ -218,11 +229,11 @@ class Wan:
 
     # --- parts --------------------------------------------------------------------------------------------------------
 
-    def _vae(self) -> Any:  # noqa: ANN401
-        return self._parts.get("vae", lambda _: None)
+    def _denoisers(self) -> list[str]:
+        return [name for name in DENOISERS if name in self._facts.components]
 
     def _latent_frames(self, frames: int) -> int:
-        return (frames - 1) // self._vae().config.scale_factor_temporal + 1
+        return (frames - 1) // self._parts.look("vae").config.scale_factor_temporal + 1
 
     def _text(self, text: str, on_load: OnLoad) -> Tensor:
         cleaned = clean_prompt(text)
@@ -280,7 +291,7 @@ class Wan:
         return self._parts.fingerprint(name), str(self._parts.dtypes[name]), self._parts.device.type
 
     def _check(self, config: Any) -> None:  # noqa: ANN401
-        channels = self._vae().config.z_dim
+        channels = self._parts.look("vae").config.z_dim
         expected = channels if self._facts.per_token_timesteps else 2 * channels + _MASK_CHANNELS
         has_image = config.image_dim is not None
         if config.in_channels != expected or has_image != ("image_encoder" in self._facts.components):

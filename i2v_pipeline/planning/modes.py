@@ -73,5 +73,10 @@ LADDER: tuple[Mode, ...] = (
 )
 """Hungriest first; each needs no more of the card than the one before. A test holds that."""
 
-EXECUTABLE: frozenset[str] = frozenset({"staged"})
+EXECUTABLE: frozenset[str] = frozenset({"resident", "staged", "swapped", "swapped-tiled"})
 """Modes of `LADDER` that the engines carry out."""
+
+
+def mode_called(mode_id: str) -> Mode:
+    """The mode that a plan names. Raises `KeyError` for one that no engine carries out."""
+    return {mode.id: mode for mode in (CPU, *LADDER) if mode is CPU or mode.id in EXECUTABLE}[mode_id]

@@ -53,7 +53,12 @@ class CameraEngine:
         self._facts: Mapping[str, Any] = {}
 
     def generate(
-        self, request: GenerationRequest, picture: Prepared, on_progress: OnProgress, state_path: Path | None = None
+        self,
+        request: GenerationRequest,
+        picture: Prepared,
+        on_progress: OnProgress,
+        state_path: Path | None = None,
+        mode: str = "cpu",
     ) -> Iterator[U8Frames]:
         """Saves no state: it is deterministic and takes seconds, so it begins again.
 
