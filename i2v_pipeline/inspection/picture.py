@@ -17,7 +17,7 @@ BLUR_SIDE_PX = 768
 REBLUR_SIGMA_PX = 1.5
 STRONGEST_EDGES_PERCENT = 98
 WEAKEST_EDGE = 8.0
-BLOCK_PX, BLOCKS_CROP_PX = 8, 2048
+BLOCK_PX, BLOCKS_CROP_PX = 8, 1024
 LETTERING_SIDE_PX = 960
 STROKE_REACH_PX = (13, 41)
 """Letters are thin: their strokes are narrower than these, for small and for large type."""
@@ -47,6 +47,16 @@ class Letter:
         return self.top + self.height
 
 
+def at_most(pixels: U8Image, side_px: int) -> U8Image:
+    """The picture with no side longer than this; itself where that is so already."""
+    height, width = pixels.shape[:2]
+    scale = side_px / max(height, width)
+    if scale >= 1:
+        return pixels
+    size = (max(round(width * scale), 8), max(round(height * scale), 8))
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+
+
 def edge_blur(pixels: U8Image) -> float | None:
     """How wide the sharper ones of the strongest edges are: a Gaussian's sigma, in thousandths of the longer side.
 
@@ -54,7 +64,7 @@ def edge_blur(pixels: U8Image) -> float | None:
     single image", eq. 4), so a soft background around a sharp subject does not count, nor does the number of pixels.
     None where there is no edge.
     """
-    grey = _grey(_at_most(pixels, BLUR_SIDE_PX)).astype(np.float32)
+    grey = _grey(at_most(pixels, BLUR_SIDE_PX)).astype(np.float32)
     sharp = _gradient(grey)
     strongest = sharp >= max(float(np.percentile(sharp, STRONGEST_EDGES_PERCENT)), WEAKEST_EDGE)
     if not strongest.any():
@@ -81,12 +91,12 @@ def blockiness(pixels: U8Image) -> tuple[float, float]:
 
 def brightness(pixels: U8Image) -> float:
     """The level, 0 to 255, that 98 % of the picture stay below: dark walls around a lit thing are no dark picture."""
-    return float(np.percentile(_grey(_at_most(pixels, BLUR_SIDE_PX)), 98))
+    return float(np.percentile(_grey(at_most(pixels, BLUR_SIDE_PX)), 98))
 
 
 def colour_spread(pixels: U8Image) -> float:
     """Standard deviation, in levels, of the channel that varies most, at 64 pixels: grain is no colour."""
-    return float(_at_most(pixels, 64).std(axis=(0, 1)).max())
+    return float(at_most(pixels, 64).std(axis=(0, 1)).max())
 
 
 def letters_in_lines(pixels: U8Image) -> int:
@@ -94,7 +104,7 @@ def letters_in_lines(pixels: U8Image) -> int:
 
     A shape that is found in two ways counts twice. Handwriting, curved lines and single words are not found.
     """
-    grey = _grey(_at_most(pixels, LETTERING_SIDE_PX))
+    grey = _grey(at_most(pixels, LETTERING_SIDE_PX))
     lines = (
         line
         for plane in (grey, 255 - grey)
@@ -175,15 +185,6 @@ def _follows(letter: Letter, last: Letter, first: Letter) -> bool:
         and 0.6 < letter.stroke_px / last.stroke_px < 1.67
         and abs(letter.level - first.level) < 16
     )
-
-
-def _at_most(pixels: U8Image, side_px: int) -> U8Image:
-    height, width = pixels.shape[:2]
-    scale = side_px / max(height, width)
-    if scale >= 1:
-        return pixels
-    size = (max(round(width * scale), 8), max(round(height * scale), 8))
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
 
 def _grey(pixels: U8Image) -> Grey:
