@@ -95,9 +95,16 @@ def report_of(request: GenerationRequest) -> dict[str, Any]:
         engine_facts={},
         findings=(),
         plan=Plan(
-            fits=True, mode="", reason=Text("", ""), device="", peak_vram_gib=0, peak_ram_gib=0, disk_gib=0, stages=(),
+            fits=True,
+            mode="",
+            reason=Text("", ""),
+            device="",
+            peak_vram_gib=0,
+            peak_ram_gib=0,
+            disk_gib=0,
+            stages=(),
             bound_seconds=0,
-        ),  # fmt: skip
+        ),
         measured=Measured(stage_seconds={}, wall_seconds=1, peak_ram_gib=1),
         output=OutputFacts(width=832, height=480, frames=33, fps=24, codec="h264", frames_sha256="0" * 64),
         quality={},
