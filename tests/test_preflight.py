@@ -10,14 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from page_handlers import CAT, FORM, Studio
+from PIL import Image
 
 from bench.preflight import EXAMPLES, NO_SUBJECT, ROOT, blurred, poster, saved, scaled, scene
 from i2v_pipeline.engines.camera.subject import SubjectNetwork
 from i2v_pipeline.images import open_picture
 from i2v_pipeline.inspection.preflight import picture_findings, request_findings, subject_findings, without_repeats
+from i2v_pipeline.pipeline import EngineCache, run
 from i2v_pipeline.presets import find_engine
 from i2v_pipeline.types import Finding, Motion, Text
 from studio.checking import find_findings
+from studio.foreground import outputs_at
+from studio.jobs.store import JobStore
 from studio.recipe import Choice, compose, origin_of
 
 SIZE = (1280, 720)
@@ -41,6 +46,18 @@ def said(engine, *, size=SIZE, count_tokens=None, compound=False, **choices):
     spec, request = request_of(engine, size=size, **choices)
     found = request_findings(spec, request, source_size=size, count_tokens=count_tokens, compound=compound)
     return {finding.code: finding for finding in found}
+
+
+@pytest.fixture(scope="module")
+def network():
+    return SubjectNetwork()
+
+
+@pytest.fixture(scope="module")
+def flower(network):
+    """The picture, and the mask of its subject."""
+    pixels = open_picture(ROOT / "examples" / "flower.jpg").pixels
+    return pixels, network.find(pixels).mask
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -84,16 +101,14 @@ def test_blur_is_found_at_every_size_of_the_same_picture():
         ([(0.85, 0.5, 0.5)], "subject_off_centre"),
     ],
 )
-def test_the_subject_is_alone_large_enough_and_inside_or_it_is_said(places, code):
-    network = SubjectNetwork()
-    pixels = open_picture(ROOT / "examples" / "flower.jpg").pixels
-    found = subject_findings(network.find(scene(pixels, network.find(pixels).mask, places)))
+def test_the_subject_is_alone_large_enough_and_inside_or_it_is_said(network, flower, places, code):
+    found = subject_findings(network.find(scene(*flower, places)))
     assert codes(found) == ({code} if code else set())
 
 
-def test_a_landscape_without_a_subject_is_told_and_is_no_fault():
+def test_a_landscape_without_a_subject_is_told_and_is_no_fault(network):
     pixels = open_picture(ROOT / "examples" / f"{NO_SUBJECT[0]}.jpg").pixels
-    (found,) = subject_findings(SubjectNetwork().find(pixels))
+    (found,) = subject_findings(network.find(pixels))
     assert (found.code, found.severity) == ("no_subject", "info")
 
 
@@ -140,6 +155,31 @@ def test_what_the_engine_says_itself_is_not_said_twice():
 def test_a_check_joins_picture_prompt_and_settings_the_warnings_first():
     found = find_findings(ROOT / "examples" / "mountains.jpg", "pan left, then pan right", find_engine("camera"))
     assert [finding.code for finding in found] == ["no_subject", "camera_moves_in_sequence", "match_unknown"]
+
+
+def test_the_plan_on_the_page_tells_the_warnings_and_what_to_do(tmp_path):
+    blurry = tmp_path / "blurry.png"
+    Image.fromarray(blurred(open_picture(CAT).pixels, 6)).save(blurry)
+    studio = Studio.on(JobStore(tmp_path / "data"))
+    form, request = {**FORM, "image": {"path": str(blurry)}, "resolution": "720x1280"}, studio.open()
+    card = studio.form.plan({**form, "planned": 0, "count": 1}, request)["plan"]
+    assert "图片模糊" in card and "请换一张更清晰的图片" in card
+    assert "该尺寸会裁去画面的" in card
+    good = studio.form.plan({**FORM, "planned": 0, "count": 2}, request)["plan"]
+    assert 'class="warn"' not in good
+
+
+def test_the_report_has_what_was_said_before_the_run_once(tmp_path):
+    blurry = tmp_path / "blurry.png"
+    Image.fromarray(blurred(open_picture(CAT).pixels, 6)).save(blurry)
+    _, request = request_of("camera", prompt="", motion=SIDEWAYS, size=(451, 300), resolution="256p", frames=8)
+    engines = EngineCache()
+    report = run(
+        replace(request, images=(blurry,)), engines, outputs_at(tmp_path / "video.mp4"), lambda _: None, job_id="job"
+    )
+    told = [finding["code"] for finding in report["findings"]]
+    assert len(told) == len(set(told))
+    assert {"blurry", "prompt_empty", "camera_moves_in_sequence", "camera_moves_only"} <= set(told)
 
 
 def test_the_command_prints_one_object_and_ends_well_whatever_it_finds(tmp_path):
