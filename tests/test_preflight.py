@@ -102,7 +102,8 @@ def test_blur_is_found_at_every_size_of_the_same_picture():
     ],
 )
 def test_the_subject_is_alone_large_enough_and_inside_or_it_is_said(network, flower, places, code):
-    found = subject_findings(network.find(scene(*flower, places)))
+    pixels, mask = flower
+    found = subject_findings(network.find(scene(pixels, mask, places)))
     assert codes(found) == ({code} if code else set())
 
 
