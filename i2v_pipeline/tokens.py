@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from i2v_pipeline.engines.prompts import clean_prompt
 from i2v_pipeline.hub import tokenizer_folder
+from i2v_pipeline.prompts import clean_prompt
 from i2v_pipeline.types import EngineSpec
 
 if TYPE_CHECKING:

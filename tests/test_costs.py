@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,16 @@ TRAFFIC_TOLERANCE = 0.05
 XL, W21, A14B, TI2V = "i2vgen-xl", "wan2.1-i2v-14b-480p", "wan2.2-i2v-a14b", "wan2.2-ti2v-5b"
 
 pytestmark = pytest.mark.diffusion
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """Tests of other modules count what is alive."""
+    yield
+    from bench.counting import component
+
+    component.cache_clear()
+    gc.collect()
 
 
 def request_for(engine_id: str, width: int = 832, height: int = 480, frames: int = 81, **settings: Any):

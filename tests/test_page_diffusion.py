@@ -104,7 +104,7 @@ def test_each_flavour_makes_a_video_and_its_report_through_the_page(
     assert len(report["engine"]["strengths"]) == report["parameters"]["steps"] == 2
     assert report["prompt"]["negative_sent"].startswith(spec.diffusion.negative_prompt)
     assert report["output"]["frames"] == 5
-    assert "Traceback" not in studio.log()
+    assert "Traceback" not in studio.log(), studio.log()
 
     page.reload()
     page.wait_for_selector(f".status[data-of='{job}'] .state.done", timeout=PATIENCE_MS)

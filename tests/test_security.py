@@ -107,7 +107,7 @@ ROUTES = (
 )  # fmt: skip
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     route=st.sampled_from(ROUTES),
     words=st.lists(st.sampled_from(WORDS) | st.text(max_size=6), min_size=1, max_size=7),

@@ -48,7 +48,7 @@ def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def as_the_engine_counts(engine: str, checkpoint: Path, text: str) -> int:
     from i2v_pipeline.engines.loading import load_tokenizer
-    from i2v_pipeline.engines.prompts import clean_prompt, count_tokens
+    from i2v_pipeline.prompts import clean_prompt, count_tokens
 
     return count_tokens(load_tokenizer(checkpoint), clean_prompt(text) if engine.startswith("wan") else text)
 
@@ -56,7 +56,7 @@ def as_the_engine_counts(engine: str, checkpoint: Path, text: str) -> int:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_every_text_has_as_many_tokens_as_the_engine_counts(engine: str, tokenizers: Path) -> None:
     from i2v_pipeline.engines.loading import load_tokenizer
-    from i2v_pipeline.engines.prompts import clean_prompt, count_tokens
+    from i2v_pipeline.prompts import clean_prompt, count_tokens
 
     checkpoint = tokenizers / engine
     count = token_counter(load_presets()[engine], checkpoint)

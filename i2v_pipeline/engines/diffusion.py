@@ -29,11 +29,11 @@ from i2v_pipeline.engines.loading import (
     sha256_of,
 )
 from i2v_pipeline.engines.lora import Lora, fuse, open_loras
-from i2v_pipeline.engines.prompts import cleaning_finding, count_tokens, length_finding
 from i2v_pipeline.engines.state import Saved, StateKeeper, StateUnusable, sources_digest
 from i2v_pipeline.errors import Paused
 from i2v_pipeline.guidance import guidance_as_json, is_ever_guided
 from i2v_pipeline.hub import checkpoint_sha256, find_checkpoint
+from i2v_pipeline.prompts import cleaning_finding, count_tokens, length_finding
 from i2v_pipeline.types import (
     EngineSpec,
     Finding,

@@ -26,9 +26,9 @@ from i2v_pipeline.engines.cache import ConditioningCache
 from i2v_pipeline.engines.family import Inputs, OnLoad, noise, to_signed
 from i2v_pipeline.engines.loading import Parts
 from i2v_pipeline.engines.preview_factors import WAN_21, WAN_22
-from i2v_pipeline.engines.prompts import clean_prompt
 from i2v_pipeline.errors import InputError
 from i2v_pipeline.guidance import is_ever_guided
+from i2v_pipeline.prompts import clean_prompt
 from i2v_pipeline.types import EngineSpec, Expert, GenerationRequest, U8Frames
 
 KINDS: Mapping[str, Any] = {
