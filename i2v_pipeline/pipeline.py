@@ -20,6 +20,7 @@ from i2v_pipeline.checks import check_request
 from i2v_pipeline.engines import load_engine
 from i2v_pipeline.images import Picture, open_picture, prepare
 from i2v_pipeline.inspection.judge import inspect_frames, quality_of
+from i2v_pipeline.inspection.preflight import picture_findings, request_findings, without_repeats
 from i2v_pipeline.planning import plan_run
 from i2v_pipeline.planning.machine import this_machine
 from i2v_pipeline.presets import find_engine
@@ -89,6 +90,11 @@ def run(
     spec = find_engine(request.engine)
     check_request(spec, request)
     prepared, notes = _open_pictures(request)
+    before = (
+        *notes,
+        *request_findings(spec, request, source_size=(prepared.source_width, prepared.source_height)),
+        *training_findings(spec, request),
+    )
     plan = plan_run(spec, request, this_machine(outputs.video.parent))
 
     # 2. Generate and write, frame by frame
@@ -127,7 +133,7 @@ def run(
             spec=spec,
             prepared=prepared,
             engine_facts=engine_facts,
-            findings=(*notes, *training_findings(spec, request), *engine.findings()),
+            findings=without_repeats(before, engine.findings()),
             plan=plan,
             measured=measured,
             output=OutputFacts(
@@ -169,16 +175,17 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 def _open_pictures(request: GenerationRequest) -> tuple[Prepared, tuple[Finding, ...]]:
-    """The request's pictures at its size, and what is to say about the files."""
+    """The request's pictures at its size, and what is to say about them."""
 
     def fitted(picture: Picture) -> Prepared:
         return prepare(picture, request.width, request.height, request.fit)
 
     first = open_picture(request.images[0])
+    found = (*first.notes, *picture_findings(first.pixels))
     if request.last_image is None:
-        return fitted(first), first.notes
+        return fitted(first), found
     last = open_picture(request.last_image)
-    return replace(fitted(first), last=fitted(last)), (*first.notes, *last.notes)
+    return replace(fitted(first), last=fitted(last)), (*found, *last.notes)
 
 
 def _stored(picture: Prepared) -> tuple[str, bytes]:

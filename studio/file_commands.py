@@ -1,4 +1,4 @@
-"""The commands on finished videos and their reports: `inspect`, `rerun`, `strip`. Does no work of its own."""
+"""The commands on files: `check` before a run, `inspect`, `rerun`, `strip` after it. Does no work of its own."""
 
 from __future__ import annotations
 
@@ -8,10 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from i2v_pipeline.errors import InputError
+from i2v_pipeline.presets import find_engine, load_presets
+from studio.models import best_engine
+from studio.plans import machine_now
 from studio.printing import pick, print_json
 
 
-def add_inspect(commands: Any) -> None:  # noqa: ANN401 - argparse does not export the type of its sub-parsers
+def add_check(commands: Any) -> None:  # noqa: ANN401 - argparse does not export the type of its sub-parsers
+    """`check IMAGE PROMPT`: before anything is made."""
+    check = commands.add_parser("check", help="what is worth knowing before a run: of picture, prompt and settings")
+    check.add_argument("image", type=Path)
+    check.add_argument("prompt")
+    check.add_argument("--engine", default="auto", metavar="ID", help="see `models list`; auto: the best one here")
+    check.add_argument("--json", action="store_true")
+    check.set_defaults(run=_check)
+
+
+def add_inspect(commands: Any) -> None:  # noqa: ANN401
     """`inspect VIDEO`: what the video is really like."""
     inspect = commands.add_parser("inspect", help="measure a video: its movement, its defects, its first frame")
     inspect.add_argument("video", type=Path)
@@ -58,6 +71,20 @@ def check_out(out: Path | None) -> None:
             f"--out {out.name}: the video is an MP4. Give a name that ends in .mp4.",
             f"--out {out.name}：视频格式为 MP4。请使用以 .mp4 结尾的文件名。",
         )
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    from i2v_pipeline.report import finding_of
+    from studio.checking import find_findings
+
+    spec = best_engine(load_presets(), machine_now()) if arguments.engine == "auto" else find_engine(arguments.engine)
+    findings = find_findings(arguments.image, arguments.prompt, spec)
+    if arguments.json:
+        print_json({"engine": spec.id, "findings": [finding_of(finding) for finding in findings]})
+        return
+    for finding in findings:
+        remedy = f" {pick(finding.remedy)}" if finding.remedy else ""
+        print(f"{finding.severity}: {pick(finding.message)}{remedy}")
 
 
 def _inspect(arguments: argparse.Namespace) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from i2v_pipeline.advice import training_findings
 from i2v_pipeline.errors import InputError, StudioError
 from i2v_pipeline.hub import check_model
 from i2v_pipeline.images import describe_fit
+from i2v_pipeline.inspection.preflight import request_findings
 from i2v_pipeline.presets import load_presets
 from i2v_pipeline.types import Alternative, EngineSpec, GenerationRequest, Motion, Plan, StageName, Text
 from studio.page.form import Values
@@ -46,7 +47,7 @@ def plan_html(values: Values, proposal: Proposal | None, services: Services, ser
     except InputError as error:
         return f'<div class="plan problem"><p>{both(error.text)}</p></div>'
     request = requests[0]
-    told = dict.fromkeys(finding.message for each in requests for finding in training_findings(spec, each))
+    told = dict.fromkeys(told for each in requests for told in _warnings_of(spec, each))
     plans = _plans_of(spec, requests)
     return _card(
         [
@@ -113,6 +114,20 @@ def _obstacle(spec: EngineSpec, request: GenerationRequest) -> str:
     except StudioError as error:
         return f'<p class="obstacle">{both(error.text)}</p>'
     return ""
+
+
+def _warnings_of(spec: EngineSpec, request: GenerationRequest) -> Iterator[Text]:
+    """Each warning and what to do; what suits the movement better is offered beside the fields, with a button."""
+    facts = picture_facts(request.images[0])
+    found = (
+        *facts.findings,
+        *request_findings(spec, request, source_size=(facts.width, facts.height)),
+        *training_findings(spec, request),
+    )
+    for finding in found:
+        if finding.severity == "warn" and finding.code != "guidance_unsuitable":
+            remedy = finding.remedy or Text("", "")
+            yield Text(f"{finding.message.en} {remedy.en}".strip(), f"{finding.message.zh}{remedy.zh}")
 
 
 def _card(parts: list[str]) -> str:

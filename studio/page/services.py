@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from i2v_pipeline.images import open_picture
+from i2v_pipeline.inspection.preflight import picture_findings
 from i2v_pipeline.types import EngineSpec, Finding, Text
 from prompt_refiner import RefinerSettings
 from studio.jobs.store import Job, JobStore
@@ -33,11 +34,11 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True)
 class PictureFacts:
-    """What the form needs to know of a picture: its upright size in pixels, and what was noticed on opening it."""
+    """What the form needs to know of a picture: its upright size in pixels, and what was noticed in it."""
 
     width: int
     height: int
-    notes: tuple[Finding, ...]
+    findings: tuple[Finding, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +93,8 @@ def picture_facts(path: Path) -> PictureFacts:
     Raises `PictureError`.
     """
     picture = open_picture(path)
-    return PictureFacts(width=picture.width, height=picture.height, notes=tuple(picture.notes))
+    found = (*picture.notes, *picture_findings(picture.pixels))
+    return PictureFacts(width=picture.width, height=picture.height, findings=found)
 
 
 @functools.lru_cache(maxsize=32)

@@ -1,0 +1,195 @@
+"""Numbers about one picture: sharpness, blocks, light, colour, lettering. Judges nothing and knows no request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from i2v_pipeline.types import U8Image
+
+Plane = npt.NDArray[np.float32]
+Grey = npt.NDArray[np.uint8]
+
+BLUR_SIDE_PX = 768
+REBLUR_SIGMA_PX = 1.5
+STRONGEST_EDGES_PERCENT = 98
+WEAKEST_EDGE = 8.0
+BLOCK_PX, BLOCKS_CROP_PX = 8, 1024
+LETTERING_SIDE_PX = 960
+STROKE_REACH_PX = (13, 41)
+"""Letters are thin: their strokes are narrower than these, for small and for large type."""
+MIN_LETTER_PX, MAX_LETTER_SHARE = 9, 0.3
+MIN_STROKE_CONTRAST = 55
+MIN_LINE = 6
+"""Fewer letter-like shapes side by side are windows, leaves or railings as often as letters."""
+SAME_INK = 3.0
+"""Letters of a printed line share one colour; the nearest line-like thing in a photograph, a row of roof tiles, varies
+by 4 to 6 levels."""
+MOST_SHAPES = 4000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Letter:
+    """A letter-like shape in pixels: its box, its stroke's width, its level of grey."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+    stroke_px: float
+    level: float
+
+    @property
+    def bottom(self) -> int:
+        return self.top + self.height
+
+
+def at_most(pixels: U8Image, side_px: int) -> U8Image:
+    """The picture with no side longer than this; itself where that is so already."""
+    height, width = pixels.shape[:2]
+    scale = side_px / max(height, width)
+    if scale >= 1:
+        return pixels
+    size = (max(round(width * scale), 8), max(round(height * scale), 8))
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+
+
+def edge_blur(pixels: U8Image) -> float | None:
+    """How wide the sharper ones of the strongest edges are: a Gaussian's sigma, in thousandths of the longer side.
+
+    From the ratio of the gradient before and after a further blur (Zhuo and Sim 2011, "Defocus map estimation from a
+    single image", eq. 4), so a soft background around a sharp subject does not count, nor does the number of pixels.
+    None where there is no edge.
+    """
+    grey = _grey(at_most(pixels, BLUR_SIDE_PX)).astype(np.float32)
+    sharp = _gradient(grey)
+    strongest = sharp >= max(float(np.percentile(sharp, STRONGEST_EDGES_PERCENT)), WEAKEST_EDGE)
+    if not strongest.any():
+        return None
+    soft = _gradient(cv2.GaussianBlur(grey, (0, 0), REBLUR_SIGMA_PX).astype(np.float32))
+    ratio = np.clip(soft[strongest] / sharp[strongest], 0, 0.999)
+    sigma = REBLUR_SIGMA_PX * ratio / np.sqrt(1 - ratio**2)
+    return float(np.percentile(sigma, 25)) * 1000 / max(grey.shape)
+
+
+def blockiness(pixels: U8Image) -> tuple[float, float]:
+    """How much stronger steps are on JPEG's grid than beside it, and how much oftener: (strength, frequency).
+
+    The weaker direction counts, and the middle of a large picture. At the picture's own size, as scaling hides it.
+    """
+    height, width = pixels.shape[:2]
+    top, left = max(height - BLOCKS_CROP_PX, 0) // 2, max(width - BLOCKS_CROP_PX, 0) // 2
+    grey = _grey(pixels[top : top + BLOCKS_CROP_PX, left : left + BLOCKS_CROP_PX]).astype(np.float32)
+    found = [_steps_on_grid(plane) for plane in (grey, grey.T) if plane.shape[1] > 4 * BLOCK_PX]
+    if len(found) < 2:
+        return 0.0, 0.0
+    return min(strength for strength, _ in found), min(share for _, share in found)
+
+
+def brightness(pixels: U8Image) -> float:
+    """The level, 0 to 255, that 98 % of the picture stay below: dark walls around a lit thing are no dark picture."""
+    return float(np.percentile(_grey(at_most(pixels, BLUR_SIDE_PX)), 98))
+
+
+def colour_spread(pixels: U8Image) -> float:
+    """Standard deviation, in levels, of the channel that varies most, at 64 pixels: grain is no colour."""
+    return float(at_most(pixels, 64).std(axis=(0, 1)).max())
+
+
+def letters_in_lines(pixels: U8Image) -> int:
+    """How many letter-like shapes stand in lines: thin strokes of one width, one height and one colour, on one base.
+
+    A shape that is found in two ways counts twice. Handwriting, curved lines and single words are not found.
+    """
+    grey = _grey(at_most(pixels, LETTERING_SIDE_PX))
+    lines = (
+        line
+        for plane in (grey, 255 - grey)
+        for reach_px in STROKE_REACH_PX
+        for line in _lines(_letters(plane.astype(np.uint8), reach_px))
+    )
+    return sum(len(line) for line in lines if np.std([letter.level for letter in line]) <= SAME_INK)
+
+
+def _steps_on_grid(plane: Plane) -> tuple[float, float]:
+    """Per column: the step beyond its neighbours' mean, relative to all steps, and how often it is the largest."""
+    steps = np.abs(np.diff(plane, axis=1))
+    capped = np.minimum(steps, 40)
+    excess = (capped[:, 1:-1] - (capped[:, :-2] + capped[:, 2:]) / 2).mean(axis=0)
+    largest = ((steps[:, 1:-1] > steps[:, :-2]) & (steps[:, 1:-1] > steps[:, 2:])).mean(axis=0)
+    by_phase = [(excess[phase::BLOCK_PX].mean(), largest[phase::BLOCK_PX].mean()) for phase in range(BLOCK_PX)]
+    strength, share = (max(column) - float(np.median(column)) for column in zip(*by_phase, strict=True))
+    return float(strength / (steps.mean() + 0.5)), float(share)
+
+
+def _letters(plane: Grey, reach_px: int) -> list[Letter]:
+    """Bright shapes with thin strokes, from left to right."""
+    raised = cv2.morphologyEx(plane, cv2.MORPH_TOPHAT, np.ones((reach_px, reach_px), np.uint8))
+    around = cv2.dilate(raised, np.ones((reach_px // 2 | 1, reach_px // 2 | 1), np.uint8))
+    inked = ((raised > MIN_STROKE_CONTRAST) & (raised > 0.5 * around)).astype(np.uint8)
+    count, labels, boxes, _ = cv2.connectedComponentsWithStats(inked, connectivity=8)
+    widths, heights, areas = boxes[:, 2], boxes[:, 3], boxes[:, 4]
+    like_letters = (heights >= MIN_LETTER_PX) & (heights <= MAX_LETTER_SHARE * plane.shape[0])
+    like_letters &= (widths >= 2) & (widths <= 2.5 * heights) & (areas >= 0.15 * widths * heights)
+    chosen = [label for label in range(1, count) if like_letters[label]]
+    if len(chosen) > MOST_SHAPES:
+        return []
+    depth = cv2.distanceTransform(inked, cv2.DIST_L2, 3)
+    letters = []
+    for label in chosen:
+        left, top, width, height = (int(value) for value in boxes[label, :4])
+        part = np.s_[top : top + height, left : left + width]
+        inside = labels[part] == label
+        letters.append(
+            Letter(
+                left=left,
+                top=top,
+                width=width,
+                height=height,
+                stroke_px=2 * float(depth[part][inside].max()),
+                level=float(np.percentile(plane[part][inside], 75)),
+            )
+        )
+    return sorted(letters, key=lambda letter: letter.left)
+
+
+def _lines(letters: list[Letter]) -> list[list[Letter]]:
+    """Puts letters that may follow one another into lines of at least `MIN_LINE`."""
+    lines, used = [], set()
+    for place, first in enumerate(letters):
+        if place in used:
+            continue
+        line, places = [first], [place]
+        for later in range(place + 1, len(letters)):
+            letter, last = letters[later], line[-1]
+            if letter.left > last.left + last.width + max(last.height, letter.height):
+                break
+            if later not in used and _follows(letter, last, first):
+                line.append(letter)
+                places.append(later)
+        if len(line) >= MIN_LINE:
+            used.update(places)
+            lines.append(line)
+    return lines
+
+
+def _follows(letter: Letter, last: Letter, first: Letter) -> bool:
+    tallest = max(letter.height, last.height, first.height)
+    return (
+        letter.left >= last.left + 0.6 * last.width
+        and abs(letter.bottom - last.bottom) < 0.1 * tallest + 1
+        and min(letter.height, last.height) > 0.5 * tallest
+        and 0.6 < letter.stroke_px / last.stroke_px < 1.67
+        and abs(letter.level - first.level) < 16
+    )
+
+
+def _grey(pixels: U8Image) -> Grey:
+    return cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.uint8, copy=False)
+
+
+def _gradient(grey: Plane) -> Plane:
+    return np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))

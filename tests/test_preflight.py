@@ -1,0 +1,195 @@
+"""What is said before a run: each finding on its case, none on good pictures and usual settings, nothing twice."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from page_handlers import CAT, FORM, Studio
+from PIL import Image
+
+from bench.preflight import EXAMPLES, NO_SUBJECT, ROOT, blurred, poster, saved, scaled, scene
+from i2v_pipeline.engines.camera.subject import SubjectNetwork
+from i2v_pipeline.images import open_picture
+from i2v_pipeline.inspection.preflight import picture_findings, request_findings, subject_findings, without_repeats
+from i2v_pipeline.pipeline import EngineCache, run
+from i2v_pipeline.presets import find_engine
+from i2v_pipeline.types import Finding, Motion, Text
+from studio.checking import find_findings
+from studio.foreground import outputs_at
+from studio.jobs.store import JobStore
+from studio.recipe import Choice, compose, origin_of
+
+SIZE = (1280, 720)
+SIDEWAYS = Motion(camera=("pan_left", "pan_right"), requested=True)
+
+
+def codes(findings):
+    return {finding.code for finding in findings}
+
+
+def request_of(engine, *, prompt="the cat turns its head", motion=None, size=SIZE, **choices):
+    spec = find_engine(engine)
+    motion = motion or Motion()
+    choice = Choice(seed=1, **choices)
+    origin = origin_of(prompt, None)
+    request = compose(spec, choice, image=Path("x"), image_size=size, prompt=prompt, origin=origin, motion=motion)
+    return spec, request
+
+
+def said(engine, *, size=SIZE, count_tokens=None, compound=False, **choices):
+    spec, request = request_of(engine, size=size, **choices)
+    found = request_findings(spec, request, source_size=size, count_tokens=count_tokens, compound=compound)
+    return {finding.code: finding for finding in found}
+
+
+@pytest.fixture(scope="module")
+def network():
+    return SubjectNetwork()
+
+
+@pytest.fixture(scope="module")
+def flower(network):
+    """The picture, and the mask of its subject."""
+    pixels = open_picture(ROOT / "examples" / "flower.jpg").pixels
+    return pixels, network.find(pixels).mask
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_nothing_is_wrong_with_an_example_photograph(path):
+    picture = open_picture(path)
+    assert codes(picture_findings(picture.pixels)) == set()
+    assert said("camera", size=(picture.width, picture.height)) == {}
+
+
+@pytest.mark.parametrize("name", ["coffee", "pagoda", "seeding"])
+@pytest.mark.parametrize(
+    ("damage", "code"),
+    [
+        (lambda pixels: blurred(pixels, 5), "blurry"),
+        (lambda pixels: saved(pixels, 8), "picture_blocky"),
+        (lambda pixels: (pixels * 0.2).astype(np.uint8), "picture_dark"),
+        (lambda pixels: scaled(pixels, 200), "picture_small"),
+        (lambda pixels: poster(np.random.default_rng(4), pixels), "text_poster"),
+        (lambda pixels: np.full_like(pixels, 128), "picture_one_colour"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_fault_of_the_picture_is_found_and_no_other(name, damage, code):
+    pixels = open_picture(ROOT / "examples" / f"{name}.jpg").pixels
+    found = picture_findings(damage(pixels))
+    assert codes(found) == {code}
+    assert all(each.severity == "warn" and each.remedy for each in found)
+
+
+def test_blur_is_found_at_every_size_of_the_same_picture():
+    pixels = blurred(open_picture(ROOT / "examples" / "mountains.jpg").pixels, 6)
+    assert all("blurry" in codes(picture_findings(scaled(pixels, side))) for side in (2048, 1024, 512))
+
+
+@pytest.mark.parametrize(
+    ("places", "code"),
+    [
+        ([(0.5, 0.5, 0.7)], None),
+        ([(0.25, 0.5, 0.55), (0.75, 0.5, 0.55)], "multiple_subjects"),
+        ([(0.5, 0.5, 0.19)], "tiny_subject"),
+        ([(0.85, 0.5, 0.5)], "subject_off_centre"),
+    ],
+)
+def test_the_subject_is_alone_large_enough_and_inside_or_it_is_said(network, flower, places, code):
+    pixels, mask = flower
+    found = subject_findings(network.find(scene(pixels, mask, places)))
+    assert codes(found) == ({code} if code else set())
+
+
+def test_a_landscape_without_a_subject_is_told_and_is_no_fault(network):
+    pixels = open_picture(ROOT / "examples" / f"{NO_SUBJECT[0]}.jpg").pixels
+    (found,) = subject_findings(network.find(pixels))
+    assert (found.code, found.severity) == ("no_subject", "info")
+
+
+@pytest.mark.parametrize("engine", ["camera", "i2vgen-xl", "wan2.1-i2v-14b-480p", "wan2.2-i2v-a14b", "wan2.2-ti2v-5b"])
+def test_the_standard_settings_of_an_engine_are_all_right(engine):
+    assert said(engine, count_tokens=len if engine == "wan2.2-ti2v-5b" else None) == {}
+
+
+@pytest.mark.parametrize(
+    ("engine", "given", "code"),
+    [
+        ("camera", {"prompt": " \n"}, "prompt_empty"),
+        ("camera", {"motion": SIDEWAYS}, "camera_moves_in_sequence"),
+        ("wan2.2-ti2v-5b", {"motion": SIDEWAYS}, "camera_contradiction"),
+        ("wan2.2-ti2v-5b", {"prompt": "word " * 600, "count_tokens": lambda text: len(text.split())}, "prompt_cut"),
+        ("wan2.2-ti2v-5b", {"guidance": 9.0}, "guidance_unsuitable"),
+        ("wan2.2-i2v-a14b", {"preset": "fast"}, "negative_unused"),
+        ("i2vgen-xl", {"guidance": 4.0}, "guidance_unsuitable"),
+        ("i2vgen-xl", {"preset": "high_motion"}, "guidance_stutter"),
+        ("camera", {"size": (320, 260), "resolution": "1280x960"}, "picture_enlarged"),
+        ("camera", {"resolution": "720x1280"}, "crop_loss"),
+    ],
+)
+def test_a_setting_or_a_sentence_that_does_not_suit_is_told(engine, given, code):
+    assert set(said(engine, **given)) == {code}
+
+
+def test_pad_in_place_of_crop_loses_nothing():
+    assert said("camera", resolution="720x1280", fit="pad") == {}
+
+
+def test_subject_and_camera_together_need_more_guidance_where_that_is_known():
+    motion = Motion(camera=("pan_left",), requested=True)
+    assert set(said("i2vgen-xl", motion=motion, compound=True)) == {"guidance_unsuitable"}
+    assert set(said("i2vgen-xl", motion=motion)) == set()
+
+
+def test_what_the_engine_says_itself_is_not_said_twice():
+    early, late = (Finding(code="prompt_cut", severity="warn", message=Text(words, words)) for words in "ab")
+    other = replace(early, code="blurry")
+    assert without_repeats((early, other), (late, late)) == (other, late, late)
+
+
+def test_a_check_joins_picture_prompt_and_settings_the_warnings_first():
+    found = find_findings(ROOT / "examples" / "mountains.jpg", "pan left, then pan right", find_engine("camera"))
+    assert [finding.code for finding in found] == ["no_subject", "camera_moves_in_sequence", "match_unknown"]
+
+
+def test_the_plan_on_the_page_tells_the_warnings_and_what_to_do(tmp_path):
+    blurry = tmp_path / "blurry.png"
+    Image.fromarray(blurred(open_picture(CAT).pixels, 6)).save(blurry)
+    studio = Studio.on(JobStore(tmp_path / "data"))
+    form, request = {**FORM, "image": {"path": str(blurry)}, "resolution": "720x1280"}, studio.open()
+    card = studio.form.plan({**form, "planned": 0, "count": 1}, request)["plan"]
+    assert "图片模糊" in card and "请换一张更清晰的图片" in card
+    assert "该尺寸会裁去画面的" in card
+    good = studio.form.plan({**FORM, "planned": 0, "count": 2}, request)["plan"]
+    assert 'class="warn"' not in good
+
+
+def test_the_report_has_what_was_said_before_the_run_once(tmp_path):
+    blurry = tmp_path / "blurry.png"
+    Image.fromarray(blurred(open_picture(CAT).pixels, 6)).save(blurry)
+    _, request = request_of("camera", prompt="", motion=SIDEWAYS, size=(451, 300), resolution="256p", frames=8)
+    engines = EngineCache()
+    report = run(
+        replace(request, images=(blurry,)), engines, outputs_at(tmp_path / "video.mp4"), lambda _: None, job_id="job"
+    )
+    told = [finding["code"] for finding in report["findings"]]
+    assert len(told) == len(set(told))
+    assert {"blurry", "prompt_empty", "camera_moves_in_sequence", "camera_moves_only"} <= set(told)
+
+
+def test_the_command_prints_one_object_and_ends_well_whatever_it_finds(tmp_path):
+    path = tmp_path / "small.png"
+    path.write_bytes(open_picture(ROOT / "examples" / "cat.jpg").source)
+    ended = subprocess.run(
+        [sys.executable, "app.py", "check", str(path), "", "--engine", "camera", "--json"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    answer = json.loads(ended.stdout)
+    assert [finding["code"] for finding in answer["findings"]] == ["prompt_empty", "match_unknown"]
+    assert {"code", "severity", "message", "remedy"} <= set(answer["findings"][0])
