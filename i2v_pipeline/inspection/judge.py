@@ -91,10 +91,11 @@ class Inspection:
     def is_broken(self) -> bool:
         """Whether nobody would call this the video that was wanted."""
         codes = {flag.code for flag in self.flags}
-        return self._is_other_picture or "black" in codes or ("static" in codes and not self.asked.get("static"))
+        return self.is_other_picture or "black" in codes or ("static" in codes and not self.asked.get("static"))
 
     @property
-    def _is_other_picture(self) -> bool:
+    def is_other_picture(self) -> bool:
+        """Whether the first frame does not show the picture that the video should begin with."""
         return self.same_place_ssim is not None and self.same_place_ssim < UNLIKE_SSIM
 
     @property
@@ -107,7 +108,7 @@ class Inspection:
         wrong = [_WRONG[code] for code in _WRONG if code in codes and not (code == "static" and is_wanted_still)]
         if "static" in codes and is_wanted_still:
             said = [_MOVES["static"]]
-        if self._is_other_picture:
+        if self.is_other_picture:
             wrong.insert(0, Text("the first frame is not the picture", "首帧与输入图像不符"))
         missed = [tag for tag, is_shown in self.asked.items() if is_shown is False]
         if missed:
