@@ -92,7 +92,10 @@ def report_of(request: GenerationRequest) -> dict[str, Any]:
         prepared=picture(last=picture(b"last") if request.last_image else None),
         engine_facts={},
         findings=(),
-        plan=Plan(mode="", reason=Text("", ""), peak_vram_gib=0, peak_ram_gib=0, disk_gib=0, stages=()),
+        plan=Plan(
+            fits=True, mode="", reason=Text("", ""), device="", peak_vram_gib=0, peak_ram_gib=0, disk_gib=0, stages=(),
+            bound_seconds=0,
+        ),  # fmt: skip
         measured=Measured(stage_seconds={}, wall_seconds=1, peak_ram_gib=1),
         output=OutputFacts(width=832, height=480, frames=33, fps=24, codec="h264", frames_sha256="0" * 64),
         quality={},
