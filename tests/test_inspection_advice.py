@@ -6,12 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from i2v_pipeline.inspection.advise import advise
 from i2v_pipeline.inspection.defects import Flag, FlagCode
 from i2v_pipeline.inspection.judge import Inspection
 from i2v_pipeline.inspection.motion import CameraMotion
+from i2v_pipeline.pipeline import EngineCache, Outputs, run
 from i2v_pipeline.presets import find_engine
 from i2v_pipeline.types import CameraTag, GenerationRequest, Motion, PromptOrigin
 
@@ -104,3 +107,23 @@ def test_the_camera_engine_is_advised_by_strength_alone(code: FlagCode, intensit
     asked = request("camera", motion=Motion(intensity=intensity), steps=None, guidance=None, frames=96, fps=24)
     found = advise(inspection(code), CAMERA, asked)
     assert [finding.remedy.en for finding in found if finding.remedy] == words
+
+
+def test_a_single_frame_cannot_show_a_move_and_is_not_advised_about_it():
+    found = advise(replace(inspection(asked={"pan_left": False}), frames=1), I2VGEN, request())
+    assert found == ()
+
+
+def test_a_run_puts_the_advice_into_its_report(tmp_path: Path):
+    # Stripes along the way of the camera look the same wherever it goes.
+    stripes = np.repeat(np.arange(0, 250, 10, dtype=np.uint8), 8)[:, None, None].repeat(200, 1).repeat(3, 2)
+    Image.fromarray(stripes).save(tmp_path / "stripes.png")
+    asked = request(
+        "camera", images=(tmp_path / "stripes.png",), motion=Motion(camera=("pan_left",), requested=True),
+        resolution="128x128", width=128, height=128, frames=8, steps=None, guidance=None, negative_prompt="",
+    )  # fmt: skip
+    outputs = Outputs(video=tmp_path / "a.mp4", report=tmp_path / "a.json", shown_path="a.mp4")
+    report = run(asked, EngineCache(), outputs, lambda progress: None, job_id="a")
+    assert report["quality"]["asked"] == {"pan_left": False}
+    (advice,) = [each for each in report["findings"] if each["code"].startswith("advice_")]
+    assert (advice["code"], advice["remedy_zh"]) == ("advice_missed", "请选择“高动态”预设。")

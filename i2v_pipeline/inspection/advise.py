@@ -65,7 +65,7 @@ def _troubles(inspection: Inspection) -> Iterator[Trouble]:
         yield _OTHER_PICTURE
     if "static" in codes and not inspection.asked.get("static"):
         yield _STATIC
-    elif missed:
+    elif missed and inspection.frames > 1:
         yield _RESTLESS_CAMERA if "static" in missed else _MISSED
     if "snap_back" in codes:
         yield _SNAP_BACK
