@@ -55,11 +55,13 @@ def quality_html(report: Mapping[str, Any]) -> str:
     if "verdict" not in quality:
         return ""
     broken = " broken" if quality["broken"] else ""
+    is_still_wanted = quality["asked"].get("static") is True
+    flags = [flag for flag in quality["flags"] if not (flag["code"] == "static" and is_still_wanted)]
     verdict = both(Text(quality["verdict"], quality["verdict_zh"]))
     return (
         f'<section class="quality{broken}"><h3>{both(Text("Measured on the video", "视频实测"))}</h3>'
-        f'<p class="verdict">{verdict}</p>{_asked_html(quality["asked"])}{_flags_html(quality["flags"])}'
-        f"{_chart_html(quality)}</section>"
+        f'<p class="verdict">{verdict}</p>{_asked_html(quality["asked"])}{_flags_html(flags)}'
+        f"{_chart_html(quality, flags)}</section>"
     )
 
 
@@ -94,7 +96,7 @@ def _flags_html(flags: Sequence[Mapping[str, Any]]) -> str:
     return f'<div class="row"><span class="quiet">{title}</span><ul>{"".join(chips)}</ul></div>'
 
 
-def _chart_html(quality: Mapping[str, Any]) -> str:
+def _chart_html(quality: Mapping[str, Any], flags: Sequence[Mapping[str, Any]]) -> str:
     """Camera and subject from frame to frame, flagged frames as bands; the same in words for a screen reader."""
     frames, per_frame = quality["frames"], quality["motion"]["per_frame"]
     subject = per_frame["subject_px"]
@@ -102,7 +104,7 @@ def _chart_html(quality: Mapping[str, Any]) -> str:
         return ""
     camera = _camera_speeds(per_frame, *quality["size"])
     top = max(*camera, *subject, LEAST_PX)
-    odd = _runs(sorted({frame for flag in quality["flags"] for frame in flag["frames"]}))
+    odd = _runs(sorted({frame for flag in flags for frame in flag["frames"]}))
     bands = "".join(_band(first, last, frames) for first, last in odd)
     legend = [_key("camera", Text("camera", "镜头")), _key("subject", Text("subject", "主体"))]
     if bands:
