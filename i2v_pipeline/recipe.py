@@ -136,6 +136,9 @@ class _Prompt(_Part):
     provider: _Word | None
     model: _Word | None
     added_elements: Annotated[list[_Added], Field(max_length=1000)]
+    # Reports of earlier versions do not have these two.
+    struck_out: Annotated[list[_Added], Field(max_length=1000)] = []
+    edited: bool = False
     motion: _Motion
 
 
@@ -221,7 +224,9 @@ def request_from_report(
             source=prompt.source,
             provider=prompt.provider,
             model=prompt.model,
-            added_elements=tuple(AddedElement(**added.model_dump()) for added in prompt.added_elements),
+            added_elements=_elements(prompt.added_elements),
+            struck_out=_elements(prompt.struck_out),
+            edited=prompt.edited,
         ),
         motion=Motion(**{**motion.model_dump(), "camera": tuple(motion.camera)}),
         resolution=settings.resolution,
@@ -246,6 +251,10 @@ def request_from_report(
     )
     check_request(find_engine(request.engine), request)
     return request
+
+
+def _elements(given: list[_Added]) -> tuple[AddedElement, ...]:
+    return tuple(AddedElement(**each.model_dump()) for each in given)
 
 
 def missing_parts(recipe: Recipe) -> tuple[Finding, ...]:
