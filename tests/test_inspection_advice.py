@@ -24,7 +24,8 @@ CAMERA = find_engine("camera")
 
 def inspection(*codes: FlagCode, asked: dict[CameraTag, bool | None] | None = None) -> Inspection:
     return Inspection(
-        frames=16, width=1280, height=704, fps=8, pairs=(), first_frame=None, same_place_ssim=None, asked=asked or {},
+        frames=16, width=1280, height=704, fps=8, pairs=(), first_frame=None, same_place_ssim=None,
+        found_again=None, asked=asked or {},
         flags=tuple(Flag(code=code, frames=(3, 4)) for code in codes),
         motion=CameraMotion(
             label="static", pan_px=0, tilt_px=0, zoom_percent=0, roll_deg=0, subject_px=0, smoothness=1
@@ -127,3 +128,9 @@ def test_a_run_puts_the_advice_into_its_report(tmp_path: Path):
     assert report["quality"]["asked"] == {"pan_left": False}
     (advice,) = [each for each in report["findings"] if each["code"].startswith("advice_")]
     assert (advice["code"], advice["remedy_zh"]) == ("advice_missed", "请选择“高动态”预设。")
+
+
+def test_another_start_of_the_same_fine_texture_is_not_another_picture():
+    start = replace(inspection(), same_place_ssim=0.31, found_again=0.85)
+    assert not start.is_broken
+    assert replace(start, found_again=0.0).is_broken
