@@ -19,6 +19,7 @@ from i2v_pipeline.advice import training_findings
 from i2v_pipeline.checks import check_request
 from i2v_pipeline.engines import load_engine
 from i2v_pipeline.images import Picture, open_picture, prepare
+from i2v_pipeline.inspection.advise import advise
 from i2v_pipeline.inspection.judge import inspect_frames, quality_of
 from i2v_pipeline.inspection.preflight import picture_findings, request_findings, without_repeats
 from i2v_pipeline.planning import plan_run
@@ -133,7 +134,7 @@ def run(
             spec=spec,
             prepared=prepared,
             engine_facts=engine_facts,
-            findings=without_repeats(before, engine.findings()),
+            findings=(*without_repeats(before, engine.findings()), *advise(inspection, spec, request)),
             plan=plan,
             measured=measured,
             output=OutputFacts(

@@ -111,6 +111,7 @@ def test_axe_finds_nothing_that_is_ours(new_page: Callable[..., Page], studio: R
     expect(page.locator("#keep-mine")).to_be_visible()
     wait_for_state(page, submit(page), "done")
     expect(page.locator("#details .chips")).to_be_visible()
+    expect(page.get_by_role("img", name="运动随时间变化")).to_be_visible()
     assert violations(page) == []
 
 

@@ -257,6 +257,29 @@ def test_a_server_that_stops_ends_its_streams_whole() -> None:
     assert not sent[-1].get("more_body", False)
 
 
+def test_a_fault_of_a_stream_is_one_only_while_somebody_listens() -> None:
+    """Gradio looks for the session of a page that has left, and does not always find it."""
+
+    async def forgets(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        await receive()
+        raise KeyError("session")
+
+    async def serve(said: str) -> None:
+        async def receive() -> dict[str, str]:
+            return {"type": said}
+
+        async def send(message: object) -> None:
+            pass
+
+        shell = Shell(forgets, hosts=None, login=None, early_head="")
+        await shell({"type": "http", "path": "/stream", "method": "GET", "headers": []}, receive, send)
+
+    asyncio.run(serve("http.disconnect"))
+    with pytest.raises(KeyError):
+        asyncio.run(serve("http.request"))
+
+
 def test_the_early_head_comes_before_everything_else() -> None:
     shell = Shell(echo, hosts=None, login=None, early_head="<script>1</script>")
     assert through_shell(shell, "/")[1] == b"<html><head><script>1</script></head></html>"

@@ -29,7 +29,7 @@ ONE_COLOUR_LEVELS = 1.5
 STILL_LEVELS = 0.05
 """Two frames closer than this (mean absolute difference in levels, at a quarter of the size) show no movement.
 A still picture coded at CRF 16 stays below it; a drift of a tenth of a pixel in a photograph does not."""
-REPEATED_SHARE = 0.2
+REPEATED_SHARE = 0.12
 """A frame repeats the one before it when it moves by less than this share of what its neighbours move by,"""
 REPEATED_PX = 0.1
 """and by less than this: what is measured between two coded frames of one picture, in pixels of the work."""
@@ -45,7 +45,7 @@ STROBE_FLASHES, STROBE_WINDOW_S = 3, 1.5
 """So many flashes within this time are a strobe; WCAG 2.2 (2.3.1) draws its line at three within a second."""
 BLUR_SHARE = 0.65
 """Sharpness that has fallen below this share of the first frame's, in what is left of the first frame."""
-DRIFT_DELTA_E = 4.0
+DRIFT_DELTA_E = 5.0
 """Colours that have moved by this much (CIE76) against the same places of the first frame."""
 LONGEST_FLASH_FRAMES = 3
 JUMP_PX = 2.5

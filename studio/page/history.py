@@ -17,6 +17,7 @@ from studio.page.desk import PAGE_OF_JOBS, Data, Desk, Look, OpenPage, Updates
 from studio.page.edge import at_edge
 from studio.page.icons import icon
 from studio.page.notes import name_of
+from studio.page.quality import is_broken, warning_html
 from studio.page.status import MEDIA
 from studio.page.text import both, escape, size
 from studio.page.words import STATES
@@ -276,6 +277,8 @@ def _item(job: Job, *, is_shown: bool) -> str:
     is_done = job.state == "done"
     picture = f"{MEDIA}/{job.id}/{POSTER_NAME if is_done else 'input'}"
     badge = "" if is_done else f'<span class="state {job.state}">{both(STATES[job.state])}</span>'
+    if is_broken(job):
+        badge = warning_html()
     made = time.strftime("%m-%d %H:%M", time.localtime(job.created))
     current = ' aria-current="true"' if is_shown else ""
     name = escape(job.request.prompt.strip()[:40]) or "—"

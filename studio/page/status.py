@@ -9,6 +9,7 @@ from typing import Any
 from i2v_pipeline.types import Text
 from studio.jobs.store import POSTER_NAME, REPORT_NAME, VIDEO_NAME, Job
 from studio.page.plan import numbers_of
+from studio.page.quality import WARNING, is_broken, quality_html, warning_html
 from studio.page.text import both, duration, escape
 from studio.page.words import STAGES, STATES
 
@@ -25,6 +26,8 @@ EMPTY = (
     Text("Say how the camera should move", "说明镜头怎么运动"),
     Text("Generate: the video and its report appear here", "点击“生成视频”，视频与报告会出现在这里"),
 )
+ADVICE = "advice_"
+"""Findings whose code begins like this say what to change after what was measured."""
 KEPT = Text("Nothing of the video was kept; the settings were.", "视频没有保留，设置已保留。")
 
 
@@ -42,6 +45,8 @@ def status_html(job: Job | None, now: float) -> str:
     elif job.state == "done":
         took = duration((job.finished or now) - (job.started or now))
         inside = both(Text(f"took {took.en}", f"用时 {took.zh}"))
+        if is_broken(job):
+            badge += f" {warning_html()}"
     else:
         inside = both(job.message or KEPT)
     again = f'<p class="quiet">{both(job.message)}</p>' if job.message and not job.over else ""
@@ -60,6 +65,8 @@ def announcement(job: Job | None) -> str:
     if job.state == "running" and job.progress is not None:
         return both(STAGES[job.progress.stage])
     said = both(STATES[job.state])
+    if is_broken(job):
+        return f"{said} {both(WARNING)}"
     return f"{said} {both(job.message)}" if job.message else said
 
 
@@ -103,10 +110,19 @@ def details_html(job: Job | None, report: Mapping[str, Any] | None) -> str:
     words = both(Text("Sent:", "实际发送："))
     sent = f'<p class="sent"><span class="quiet">{words}</span> {escape(report["prompt"]["sent"])}</p>'
     chips = "".join(f'<span class="chip">{fact}</span>' for fact in facts)
+    advice = [finding for finding in report["findings"] if finding["code"].startswith(ADVICE)]
+    others = [finding for finding in report["findings"] if not finding["code"].startswith(ADVICE)]
     return (
-        f'<div class="details"><p class="chips">{chips}</p>{sent}'
-        f'{findings_html(report["findings"])}<p class="links">{links}</p></div>'
+        f'<div class="details"><p class="chips">{chips}</p>{sent}{quality_html(report)}{_advice_html(advice)}'
+        f'{findings_html(others)}<p class="links">{links}</p></div>'
     )
+
+
+def _advice_html(findings: list[Mapping[str, Any]]) -> str:
+    if not findings:
+        return ""
+    title = both(Text("What to change", "调整建议"))
+    return f'<section class="changes"><h3>{title}</h3>{findings_html(findings)}</section>'
 
 
 def findings_html(findings: list[Mapping[str, Any]]) -> str:

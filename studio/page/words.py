@@ -72,6 +72,18 @@ WARNINGS = {
     "abstract_prompt": Text("The prompt names no movement that can be seen.", "提示词没有可见的动作。"),
     "camera_subject_conflict": Text("Camera and subject pull in different directions.", "镜头运动与主体动作相互冲突。"),
 }
+DEFECTS = {
+    "static": Text("nothing moves", "画面静止"),
+    "black": Text("black or one colour", "黑帧或单色帧"),
+    "strobe": Text("strobe", "频闪"),
+    "flash": Text("flash", "闪光"),
+    "flicker": Text("flicker", "亮度抖动"),
+    "snap_back": Text("jump back to the start", "跳回开头"),
+    "blur": Text("growing blur", "逐渐模糊"),
+    "color_drift": Text("colour drift", "颜色偏移"),
+    "duplicate_frames": Text("repeated frames", "重复帧"),
+}
+"""What the inspection of a video calls its flags."""
 
 
 def motion_words(motion: Motion) -> list[Text]:
