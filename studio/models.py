@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from i2v_pipeline.errors import InputError, ModelError
@@ -15,7 +16,9 @@ from studio.plans import plan_here, shaped
 from studio.recipe import Choice
 
 _ROOMY = Machine(gpu=find_device("any card"), cores=1, free_vram_gib=math.inf, free_ram_gib=None, free_disk_gib=None)
-"""Everything fits it, so its plan says what a run needs."""
+"""Everything fits it, so its plan keeps everything at hand."""
+_CRAMPED = replace(_ROOMY, free_vram_gib=0.0)
+"""Nothing fits it, so its plan is the most frugal one."""
 
 
 def best_engine(engines: Mapping[str, EngineSpec], machine: Machine) -> EngineSpec:
@@ -55,7 +58,7 @@ def state_of(spec: EngineSpec) -> Text:
 
 
 def needs_of(spec: EngineSpec) -> Text:
-    """What the standard preset makes, and the memory that it takes."""
+    """What the standard preset makes, and the memory that it takes: in the most frugal mode, and with all at hand."""
     preset = spec.presets["standard"]
     makes = Text(
         f"{preset.resolution}, {preset.frames} frames, {preset.fps} fps",
@@ -63,8 +66,10 @@ def needs_of(spec: EngineSpec) -> Text:
     )
     if spec.diffusion is None:
         return makes
-    vram = standard_plan(spec, _ROOMY).peak_vram_gib
-    return Text(f"{makes.en}; about {vram:.0f} GiB of GPU memory", f"{makes.zh}；约需 {vram:.0f} GiB 显存")
+    least, most = (standard_plan(spec, machine).peak_vram_gib for machine in (_CRAMPED, _ROOMY))
+    return Text(
+        f"{makes.en}; {least:.0f} to {most:.0f} GiB of GPU memory", f"{makes.zh}；需 {least:.0f} 至 {most:.0f} GiB 显存"
+    )
 
 
 def standard_plan(spec: EngineSpec, machine: Machine) -> Plan:

@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from i2v_pipeline.camera_moves import MOVES, plan_phases
 from i2v_pipeline.engines.camera.cutout import cut_out
 from i2v_pipeline.engines.camera.depth import ground_depth
 from i2v_pipeline.engines.camera.layers import Sprite, Stage, build_flat_stage, build_stage
 from i2v_pipeline.engines.camera.lens import Lens, Pose
-from i2v_pipeline.engines.camera.path import AMOUNTS, MOVES, plan_moves, plan_phases
+from i2v_pipeline.engines.camera.path import AMOUNTS, plan_moves
 from i2v_pipeline.engines.camera.render import render_frames
 from i2v_pipeline.engines.camera.shot import Shot, plan_shot
 from i2v_pipeline.engines.camera.subject import NETWORK_PATH, SubjectNetwork, judge_mask

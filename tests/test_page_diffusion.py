@@ -98,7 +98,7 @@ def test_each_flavour_makes_a_video_and_its_report_through_the_page(
     job = submit(page)
     page.wait_for_selector(f".status[data-of='{job}'] .state.done", timeout=RUN_MS)
     page.wait_for_function("document.querySelector('video')?.videoWidth === 96", timeout=PATIENCE_MS)
-    expect(page.locator("#details .findings")).to_contain_text("训练时的尺寸")
+    expect(page.locator("#details .findings", has_text="训练时的尺寸")).to_be_visible()
     report = json.loads((studio.data / "jobs" / job / "report.json").read_text(encoding="utf-8"))
     assert report["engine"]["id"] == report["engine"]["checkpoint"] == engine_id
     assert len(report["engine"]["strengths"]) == report["parameters"]["steps"] == 2

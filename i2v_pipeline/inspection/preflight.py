@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
-from i2v_pipeline.engines.camera.path import plan_phases
-from i2v_pipeline.engines.camera.subject import Subject
+from i2v_pipeline.camera_moves import plan_phases
 from i2v_pipeline.guidance import is_ever_guided
 from i2v_pipeline.inspection.picture import (
     LETTERING_SIDE_PX,
@@ -25,6 +25,9 @@ from i2v_pipeline.inspection.picture import (
 )
 from i2v_pipeline.suggestions import MANY_STEPS_FROM, STUTTER_FPS, CurrentSettings, suggest
 from i2v_pipeline.types import EngineSpec, Finding, GenerationRequest, Severity, Text, U8Image
+
+if TYPE_CHECKING:
+    from i2v_pipeline.engines.camera.subject import Subject
 
 SMALL_SIDE_PX = 256
 """Below this the original tool's guide advises against a picture."""

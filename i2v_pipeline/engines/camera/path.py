@@ -8,43 +8,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from i2v_pipeline.camera_moves import MOVES, Axis, plan_phases
 from i2v_pipeline.types import CameraTag, Intensity, Motion, Speed
 
-Axis = Literal["pan", "tilt", "roll", "zoom", "dolly", "truck", "crane", "orbit"]
 Curve = npt.NDArray[np.float64]
 
 LATERAL: tuple[Axis, ...] = ("pan", "tilt", "truck", "crane", "orbit")
 FORWARD: tuple[Axis, ...] = ("zoom", "dolly")
 PARALLAX: tuple[Axis, ...] = ("dolly", "truck", "crane", "orbit")
-
-MOVES: Mapping[CameraTag, Mapping[Axis, float]] = {
-    "static": {},
-    "handheld": {},
-    "pan_left": {"pan": -1},
-    "pan_right": {"pan": 1},
-    "tilt_down": {"tilt": -1},
-    "tilt_up": {"tilt": 1},
-    "zoom_out": {"zoom": -1},
-    "zoom_in": {"zoom": 1},
-    "dolly_out": {"dolly": -1},
-    "dolly_in": {"dolly": 1},
-    "truck_left": {"truck": -1},
-    "truck_right": {"truck": 1},
-    "crane_down": {"crane": -1},
-    "crane_up": {"crane": 1},
-    "orbit_left": {"orbit": -1},
-    "orbit_right": {"orbit": 1},
-    "roll_ccw": {"roll": -1},
-    "roll_cw": {"roll": 1},
-    # The subject is held in the frame while the camera drifts past it and draws a little nearer.
-    "follow": {"orbit": 0.8, "dolly": 0.4},
-}
-"""What each tag does, as shares of `AMOUNTS`. The drift of `follow` takes its side from the seed."""
 
 AMOUNTS: Mapping[Axis, tuple[float, float]] = {
     "pan": (0.12, 0.30),
@@ -105,28 +80,6 @@ class Moves:
         return len(self.phases) > 1
 
 
-def plan_phases(tags: tuple[CameraTag, ...]) -> tuple[tuple[CameraTag, ...], ...]:
-    """Puts the tags together that one camera can do at once; the rest follow in the order given.
-
-    `handheld` is a manner: it colours every phase that is not `static`.
-    """
-    phases: list[list[CameraTag]] = []
-    for tag in dict.fromkeys(tags):
-        if tag == "handheld":
-            continue
-        if phases and not any(_contradict(tag, other) for other in phases[-1]):
-            phases[-1].append(tag)
-        else:
-            phases.append([tag])
-    moving = [phase for phase in phases if "static" not in phase]
-    if "handheld" in tags and not moving:
-        phases.append(["handheld"])
-    elif "handheld" in tags:
-        for phase in moving:
-            phase.append("handheld")
-    return tuple(tuple(phase) for phase in phases)
-
-
 def plan_moves(motion: Motion, *, frames: int, fps: int, seed: int) -> Moves:
     """The curves of one take. The same arguments give the same curves; another seed another take of the same shot."""
     rng = np.random.default_rng(seed)
@@ -148,12 +101,6 @@ def plan_moves(motion: Motion, *, frames: int, fps: int, seed: int) -> Moves:
     hand = _hand(time * frames / fps * SPEED[motion.speed], rng) * INTENSITY[motion.intensity] * steadiness[:, None]
     wander = (float(rng.uniform(-0.03, 0.03)), float(rng.uniform(-0.03, 0.03)))
     return Moves(axes=_anchored(axes), hand=hand, phases=phases, wander=wander)
-
-
-def _contradict(one: CameraTag, other: CameraTag) -> bool:
-    if "static" in (one, other) or "follow" in (one, other):
-        return "static" in (one, other)
-    return any(MOVES[one][axis] * MOVES[other].get(axis, 0.0) < 0 for axis in MOVES[one])
 
 
 def _length_factor(seconds: float) -> float:
