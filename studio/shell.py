@@ -10,6 +10,7 @@ from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -122,12 +123,8 @@ class Shell:
 
         try:
             await self._app(scope, hear, note)
-        except KeyError:
-            # Gradio's stream to a page that has left looks for a session that may be cleared already.
-            if not has_left or task not in self._streams:
-                raise
-        except asyncio.CancelledError:
-            if task not in self._streams:
+        except (KeyError, RuntimeError, asyncio.CancelledError) as error:
+            if task not in self._streams or not (has_left or _is_parting(error)):
                 raise
             if not is_complete:
                 await send({"type": "http.response.body", "body": b""})
@@ -211,6 +208,14 @@ def _refused(scope: Scope, status: int, text: Text, headers: dict[str, str] | No
     if scope["path"].startswith(API):
         return error_response(status, text, headers=headers)
     return PlainTextResponse(f"{text.en}\n{text.zh}\n", status, headers)
+
+
+def _is_parting(error: BaseException) -> bool:
+    """Whether a stream ends because it was told to, or because Gradio has told its page that the session is gone.
+
+    The latter, and a look for a session that is cleared already, happen to streams of pages that have left.
+    """
+    return isinstance(error, asyncio.CancelledError) or isinstance(error.__cause__, HTTPException)
 
 
 def _name_of(host: str) -> str:

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from running_studio import PATIENCE_MS, RunningStudio, launch_chromium, running_studio
 
 IS_CI = os.environ.get("CI") == "true"
 # What Gradio says about its own open streams when a page is left.
-PARTING_WORDS = ("AbortError", "Connection errored out", "ERR_ABORTED", "ERR_CONNECTION", "ERR_INCOMPLETE")
+PARTING_WORDS = (
+    "AbortError", "Connection errored out", "ERR_ABORTED", "ERR_CONNECTION", "ERR_INCOMPLETE", "network error",
+)  # fmt: skip
 
 # Nothing is right or wrong for being slow.
 expect.set_options(timeout=PATIENCE_MS)
@@ -95,10 +97,10 @@ def page(new_page: Callable[..., Page]) -> Page:
 def watch(page: Page, complaints: list[str]) -> None:
     own = ("http://127.0.0.1:", "data:", "blob:")
 
-    def hear(said: ConsoleMessage) -> None:
-        if said.type == "error" and not any(words in said.text for words in PARTING_WORDS):
-            complaints.append(said.text)
+    def hear(said: str) -> None:
+        if not any(words in said for words in PARTING_WORDS):
+            complaints.append(said)
 
-    page.on("console", hear)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda said: hear(said.text) if said.type == "error" else None)
+    page.on("pageerror", lambda error: hear(str(error)))
     page.on("request", lambda request: None if request.url.startswith(own) else complaints.append(request.url))
