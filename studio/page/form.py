@@ -149,7 +149,9 @@ def request_values(request: GenerationRequest) -> dict[str, Any]:
     values = {name: getattr(request, name) for name in names}
     preset = request.preset or "standard"
     guidance = request.guidance if _is_one_guidance(request) else _preset_of(request).guidance
-    return {**values, "guidance": guidance, "seed": str(request.seed), "preset": preset}
+    # References are always put on white, so the form's own choice is not theirs.
+    fit = "crop" if request.fit == "white" else request.fit
+    return {**values, "fit": fit, "guidance": guidance, "seed": str(request.seed), "preset": preset}
 
 
 def what_the_form_lacks(request: GenerationRequest) -> list[Text]:
@@ -181,6 +183,7 @@ def with_what_the_form_lacks(wanted: GenerationRequest, before: GenerationReques
         guidance=before.guidance if is_same_guidance else wanted.guidance,
         images=(*wanted.images, *before.images[1:]),
         last_image=before.last_image,
+        subjects=before.subjects,
         checkpoint=before.checkpoint,
         device=before.device,
         precision=before.precision,
@@ -212,7 +215,7 @@ def read_choice(spec: EngineSpec, values: Values) -> Choice:
         guidance=values["guidance"] if takes.guidance else None,
         negative_prompt=values["negative_prompt"] or None if takes.negative_prompt else "",
         seed=_seed(values["seed"]),
-        fit=values["fit"],
+        fit=None if takes.references else values["fit"],
     )
 
 
