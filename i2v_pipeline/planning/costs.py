@@ -40,6 +40,8 @@ STREAMED_LAYERS = 2
 """On the card at once: the one that computes and the one that arrives."""
 PINNED_COPIES = 2.0
 """What layers that stream take in RAM: as loaded, and pinned for the copy."""
+_WANS = ("wan", "references", "vace")
+"""The families with Wan's VAE, which stays in fp32."""
 _ENCODERS = ("text_encoder", "image_encoder")
 _DENOISERS = ("transformer", "transformer_2", "unet")
 
@@ -122,18 +124,20 @@ def job_of(spec: EngineSpec, diffusion: DiffusionSpec, request: GenerationReques
     architecture = load_architectures()[spec.id]
     precision = "fp32" if on_cpu and request.precision == "auto" else request.precision
     is_half = (diffusion.precision if precision == "auto" else precision) != "fp32"
-    width, vae_width = (2 if is_half else 4), (2 if is_half and spec.family != "wan" else 4)
+    is_wan = spec.family in _WANS
+    width, vae_width = (2 if is_half else 4), (2 if is_half and not is_wan else 4)
     widths = {"vae": vae_width, "image_encoder": vae_width}
     # The counts of activations and traffic are those of half precision where the engine uses it on a GPU.
-    wider, vae_wider = width / 2, (vae_width / 2 if spec.family != "wan" else 1.0)
+    wider, vae_wider = width / 2, (1.0 if is_wan else vae_width / 2)
     pixels, guided = request.width * request.height, _guided_steps(diffusion, request)
-    steps = request.steps or 0
-    encoded = 1 if diffusion.per_token_timesteps or spec.family != "wan" else request.frames
+    steps, references = request.steps or 0, len(request.images) if spec.takes.references else 0
+    # Where references are guided apart from the prompt a guided step is three passes.
+    further = 2 if diffusion.references is not None and diffusion.references.guidance is not None else 1
     return Job(
         encode=_encoders_work(architecture, prompts=2 if guided else 1, wider=wider),
-        vae_encode=_wider(architecture.vae.encode_work(pixels, encoded), vae_wider),
-        forward=_wider(architecture.denoiser.work(request.width, request.height, request.frames), wider),
-        passes=steps + guided,
+        vae_encode=_wider(_pictures_work(spec, architecture, request), vae_wider),
+        forward=_wider(architecture.denoiser.work(request.width, request.height, request.frames, references), wider),
+        passes=steps + further * guided,
         guided_steps=guided,
         steps=steps,
         decode=_wider(architecture.vae.decode_work(pixels, request.frames), vae_wider),
@@ -283,6 +287,22 @@ def _encoders_work(architecture: Architecture, *, prompts: int, wider: float) ->
         elementwise_bytes=(text.elementwise_bytes + image.elementwise_bytes) * wider,
         activation_bytes=max(text.activation_bytes, image.activation_bytes) * wider,
     )
+
+
+def _pictures_work(spec: EngineSpec, architecture: Architecture, request: GenerationRequest) -> Work:
+    """What the VAE encodes: the first picture, alone or before a video of empty frames, or each reference."""
+    pixels, vae = request.width * request.height, architecture.vae
+    still, video = vae.encode_work(pixels, 1), vae.encode_work(pixels, request.frames)
+    references = still.times(len(request.images))
+    match spec.family:
+        case "references":
+            return references
+        case "vace":
+            return references.then(video)
+        case "wan" if spec.diffusion is not None and not spec.diffusion.per_token_timesteps:
+            return video
+        case _:
+            return still
 
 
 def _wider(work: Work, factor: float) -> Work:
