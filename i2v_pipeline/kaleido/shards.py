@@ -60,11 +60,9 @@ def write_shard(
     Layout: the header's length in 8 bytes, the header (JSON), the values in little-endian order without gaps
     (the format's own description, github.com/huggingface/safetensors).
     """
-    # The widest type first, as the format's own library does: every tensor then begins at a multiple of its width.
-    ordered = sorted(entries, key=lambda entry: -entry.dtype.itemsize)
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
-    for entry in ordered:
+    for entry in entries:
         header[entry.name] = {
             "dtype": _TYPES[entry.dtype],
             "shape": entry.shape,
@@ -75,7 +73,7 @@ def write_shard(
     encoded += b" " * (-len(encoded) % 8)
     with path.open("wb") as file:
         file.write(len(encoded).to_bytes(8, "little") + encoded)
-        for entry in ordered:
+        for entry in entries:
             tensor = read(entry)
             assert (tuple(tensor.shape), tensor.dtype) == (entry.shape, entry.dtype)
             file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
