@@ -19,6 +19,7 @@ from diffusers import (  # noqa: E402
     WanVACEPipeline,
 )
 from PIL import Image  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
 from tiny_models import KALEIDO, VACE, WAN_5B, frames_of, picture_for, request_for  # noqa: E402
 
 from i2v_pipeline.engines.diffusion import DiffusionEngine  # noqa: E402
@@ -28,8 +29,11 @@ from i2v_pipeline.errors import InputError  # noqa: E402
 from i2v_pipeline.planning.modes import mode_called  # noqa: E402
 from i2v_pipeline.presets import load_presets  # noqa: E402
 from i2v_pipeline.specs import ReferenceSpec  # noqa: E402
+from i2v_pipeline.types import LoraRef  # noqa: E402
 
 pytestmark = pytest.mark.diffusion
+SIDES = {"A": (4, 24), "B": (24, 4)}
+"""Of a LoRA of rank 4 on a tiny transformer, 24 wide."""
 HEAD = 128
 """As in the real model: 44 values of a head turn with the time, 42 with the row, 42 with the column."""
 
@@ -266,6 +270,22 @@ def test_the_report_tells_how_references_were_placed_and_has_the_hash_of_their_l
     facts = engine.facts()
     assert facts["references"] == {"placement": "before", "rotary_shift": [80, 80], "slots": 0, "guidance": None}
     assert set(facts["inputs"]) == {"prompt", "negative", "references", "noise"}
+
+
+@pytest.mark.parametrize("engine_id", [KALEIDO, VACE])
+def test_a_lora_of_the_text_to_video_model_changes_the_frames_and_leaves_no_trace(
+    make, tiny_checkpoint, tmp_path, engine_id
+):
+    layer = "transformer.blocks.0.attn1.to_q"
+    generator = torch.Generator().manual_seed(0)
+    pair = {f"{layer}.lora_{side}.weight": torch.randn(shape, generator=generator) for side, shape in SIDES.items()}
+    save_file(pair, tmp_path / "style.safetensors")
+    request = request_for(engine_id, tiny_checkpoint(engine_id))
+    engine = make(load_presets()[engine_id])
+    plain = frames_of(engine, request)
+    styled = replace(request, loras=(LoraRef(source=str(tmp_path / "style.safetensors")),))
+    assert not np.array_equal(plain, frames_of(engine, styled))
+    assert np.array_equal(plain, frames_of(engine, request))
 
 
 # --- VACE -------------------------------------------------------------------------------------------------------------

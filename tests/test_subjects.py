@@ -230,6 +230,9 @@ def test_a_plan_counts_references(capsys, monkeypatch):
         seconds.append(next(stage["seconds"] for stage in plan["stages"] if stage["name"] == "denoise"))
     # 4.8 % more tokens each, and attention grows with their square.
     assert 1.09 < seconds[1] / seconds[0] < 1.20
+    assert main(["plan", "--engine", KALEIDO, "--gpu", "4090", "--json"]) == 0
+    refused = json.loads(capsys.readouterr().out)
+    assert not refused["fits"] and {each["engine"] for each in refused["alternatives"]} <= {KALEIDO, VACE}
     assert main(["plan", "--engine", KALEIDO, "--references", "4"]) == 2
     assert "1 to 3 are allowed" in capsys.readouterr().err
     assert main(["plan", "--engine", "camera", "--references", "1"]) == 2
