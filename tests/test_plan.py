@@ -101,7 +101,9 @@ def test_every_alternative_really_fits_and_the_least_loss_comes_first(spec, vram
     machine = machine_of(vram, ram_gib=64.0)
     request = wanted(spec.id, 1280, 704, 241 if spec.family == "wan" else 64)
     plan = plan_run(spec, request, machine)
-    assert plan.fits == (not plan.alternatives)
+    assert not (plan.fits and plan.alternatives)
+    # The camera engine always fits, but is no way to bring several subjects together.
+    assert plan.fits or plan.alternatives or spec.takes.references
     order = ["resolution", "frames", "both", "engine"]
     losses = [order.index(each.loses) for each in plan.alternatives]
     assert losses == sorted(losses)
