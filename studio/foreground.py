@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -9,7 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from i2v_pipeline.pipeline import EngineCache, Outputs
-from i2v_pipeline.types import Progress
+from i2v_pipeline.types import Progress, Text
+from studio.allocation import allocator_settings
+from studio.printing import pick
 
 BAR_WIDTH = 28
 
@@ -24,22 +27,31 @@ def outputs_at(video: Path) -> Outputs:
 def running() -> Iterator[tuple[EngineCache, ProgressBar]]:
     """What a run needs, closed at its end. SIGTERM cancels it as Ctrl+C does."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    added = allocator_settings(os.environ)
+    os.environ.update(added)
     engines, bar = EngineCache(), ProgressBar()
     try:
         yield engines, bar
     finally:
         bar.close()
         engines.close()
+        for name in added:
+            del os.environ[name]
         signal.signal(signal.SIGTERM, before)
 
 
 class ProgressBar:
-    """One line on a terminal, nothing elsewhere. Call it with each `Progress`."""
+    """One line on a terminal, elsewhere only notes. Call it with each `Progress`."""
 
     def __init__(self) -> None:
         self._is_shown = sys.stderr.isatty()
+        self._note: Text | None = None
 
     def __call__(self, progress: Progress) -> None:
+        if progress.note is not None and progress.note != self._note:
+            self._note = progress.note
+            self.close()
+            sys.stderr.write(f"{pick(progress.note)}\n")
         if not self._is_shown:
             return
         done = round(BAR_WIDTH * progress.step / max(progress.steps, 1))

@@ -43,9 +43,21 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+class Streaming(_Strict):
+    """What of a part lies on the card while its layers pass through: parameters outside of them, and the largest.
+
+    `kept_in_fp8` are those that stay as they are where the rest is kept in fp8.
+    """
+
+    outside: Count
+    largest_layer: Count
+    kept_in_fp8: Count = 0
+
+
 class Encoder(_Strict):
     """Reads one prompt or one picture."""
 
+    streaming: Streaming
     flops: Amount
     attention_flops: Amount
     elementwise: Amount
@@ -103,6 +115,7 @@ class Vae(_Strict):
 class Transformer(_Strict):
     """Wan's transformer: self-attention over all tokens, cross-attention to the prompt, a feed-forward net."""
 
+    streaming: Streaming
     width: Count
     inner_width: Count
     layers: Count
@@ -156,6 +169,7 @@ class _UnetAttention(_Strict):
 class Unet(_Strict):
     """I2VGen-XL's UNet: convolutions over space and time, attention over space, time and the prompt."""
 
+    streaming: Streaming
     flops: _UnetFlops
     attention: _UnetAttention
     elementwise_per_pixel_and_frame: Amount
