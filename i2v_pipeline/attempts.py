@@ -45,6 +45,11 @@ class Attempts:
     falls: tuple[Fall, ...]
     mode: str
 
+    @property
+    def note(self) -> Text | None:
+        """What the person hears meanwhile; None where none fell."""
+        return _note(self.falls, self.mode) if self.falls else None
+
     def findings(self, resumed_at_step: int | None) -> tuple[Finding, ...]:
         """What to say about them; `resumed_at_step` is where the last one went on."""
         if not self.falls:

@@ -105,7 +105,7 @@ def run(
         written, attempts = carry_out(spec, request, lambda: this_machine(folder), plan, generate, clock)
 
         # 3. Read back what was really written
-        clock(Progress(stage="write", step=request.frames, steps=request.frames, seconds_left=0.0))
+        clock(Progress(stage="write", step=request.frames, steps=request.frames, seconds_left=0.0, note=attempts.note))
         info = probe_video(unfinished)
         inspection = inspect_frames(
             read_frames(unfinished),

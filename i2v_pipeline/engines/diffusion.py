@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from importlib import metadata
 from pathlib import Path
+from traceback import format_exception
 from typing import Any
 
 import torch
@@ -104,7 +105,8 @@ class DiffusionEngine:
                 raise
             is_loading = self._loaded is not None and self._loaded.parts.loading is not None
             fallen = OutOfMemory("load" if is_loading else self._stage, kind)
-            log.warning("Mode %s ran out of memory in stage %s", mode, fallen.stage, exc_info=error)
+            # As text: a record with the error in it would hold what the run had on the card.
+            log.warning("Mode %s fell in stage %s:\n%s", mode, fallen.stage, "".join(format_exception(error)))
         if fallen is not None:
             # Only now, without the error, does nobody hold what the run had on the card.
             self.close()

@@ -12,9 +12,9 @@ from i2v_pipeline.types import Finding, GenerationRequest, Text
 
 TILED_LEVELS = 4.0
 """Mean difference of frames decoded in tiles, at most: measured on random weights, where no context is smooth."""
-HALF_LEVELS = 1.0
+HALF_LEVELS = 4.0
 """The same for a decoder in bf16."""
-FP8_LEVELS = 8.0
+FP8_LEVELS = 4.0
 """The same for weights in fp8, against the same type that computes."""
 _PROMPT = Text("prompt", "提示词")
 _NEGATIVE = Text("negative prompt", "反向提示词")
