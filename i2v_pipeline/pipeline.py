@@ -116,17 +116,18 @@ def run(
 
         # 4. Report: inside the video and beside it
         engine_facts = dict(engine.facts())
+        measured = clock.measured(engine_facts, attempts.as_json())
         facts = Run(
             job_id=job_id,
             created=created,
             request=request,
             spec=spec,
             prepared=prepared,
-            measured=clock.measured(engine_facts, attempts.as_json()),
+            measured=measured,
             engine_facts=engine_facts,
             findings=(
                 *without_repeats(before, engine.findings()),
-                *attempts.findings(engine_facts.get("resumed_at_step")),
+                *attempts.findings(measured.resumed_at_step),
                 *advise(inspection, spec, request),
             ),
             plan=plan,
