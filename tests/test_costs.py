@@ -108,7 +108,7 @@ def test_the_weights_take_what_they_take_in_the_types_of_the_engine(engine_id):
         assert predicted == pytest.approx(weight_bytes(engine_id, name), rel=FLOPS_TOLERANCE), name
 
 
-@pytest.mark.parametrize("engine_id", [XL, W21, A14B, TI2V])
+@pytest.mark.parametrize("engine_id", [spec.id for spec in load_presets().values() if spec.diffusion is not None])
 def test_what_streams_and_what_fp8_leaves_is_counted_on_the_classes(engine_id):
     from bench.counting import cast_parameters, component
     from i2v_pipeline.engines.streaming import layers_of

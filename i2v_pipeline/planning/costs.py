@@ -112,13 +112,16 @@ def job_of(spec: EngineSpec, diffusion: DiffusionSpec, request: GenerationReques
     precision = "fp32" if on_cpu and request.precision == "auto" else request.precision
     is_half = (diffusion.precision if precision == "auto" else precision) != "fp32"
     denoiser = architecture.denoiser.streaming
-    width, vae_width = (2 if is_half else 4), (2 if is_half and spec.family != "wan" else 4)
+    is_unet = isinstance(architecture.denoiser, Unet)
+    width, vae_width = (2 if is_half else 4), (2 if is_half and is_unet else 4)
     widths = {"vae": vae_width, "image_encoder": vae_width}
     # The counts of activations and traffic are those of half precision where the engine uses it on a GPU.
-    wider, vae_wider = width / 2, (vae_width / 2 if spec.family != "wan" else 1.0)
+    wider, vae_wider = width / 2, (vae_width / 2 if is_unet else 1.0)
     pixels, guided = request.width * request.height, _guided_steps(diffusion, request)
     steps = request.steps or 0
-    encoded = 1 if diffusion.per_token_timesteps or spec.family != "wan" else request.frames
+    # A reference is encoded as a still; VACE encodes an empty video beside it.
+    is_still = diffusion.per_token_timesteps or spec.family in ("i2vgen_xl", "references")
+    encoded = 1 if is_still else request.frames
     return Job(
         encode=_encoders_work(architecture, prompts=2 if guided else 1, wider=wider),
         vae_encode=_wider(architecture.vae.encode_work(pixels, encoded), vae_wider),
@@ -138,7 +141,7 @@ def job_of(spec: EngineSpec, diffusion: DiffusionSpec, request: GenerationReques
         },
         disk_bytes=diffusion.disk_bytes,
         tile=_wider(architecture.vae.decode_work(min(pixels, TILE_PIXELS), request.frames), vae_wider),
-        is_batched=isinstance(architecture.denoiser, Unet),
+        is_batched=is_unet,
         is_half=is_half,
         is_fp8=request.precision == "fp8",
         is_half_vae=vae_width == HALF_WIDTH,
