@@ -260,13 +260,13 @@ def _generate(arguments: argparse.Namespace) -> None:
 
 
 def _refuse_what_the_engine_lacks(spec: EngineSpec, arguments: argparse.Namespace) -> None:
-    """The built-in engine loads no checkpoint and runs on the CPU in fp32; no engine takes fp8."""
+    """The built-in engine loads no checkpoint and runs on the CPU in fp32."""
     is_built_in = spec.diffusion is None
     given = {
         "--checkpoint": is_built_in and arguments.checkpoint is not None,
         "--fit": bool(spec.takes.references) and arguments.fit is not None,
         "--device cuda": is_built_in and arguments.device == "cuda",
-        "--precision": (is_built_in and arguments.precision != "auto") or arguments.precision == "fp8",
+        "--precision": is_built_in and arguments.precision != "auto",
     }
     refused = [option for option, is_given in given.items() if is_given]
     if refused:
