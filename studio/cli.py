@@ -40,7 +40,7 @@ OUR_FAULT = Text(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 done, 1 failed, 2 wrong input, 130 cancelled."""
-    arguments = _parsed(argv)
+    arguments = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         arguments.run(arguments)
@@ -53,9 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments. Before Python 3.13 argparse gives up on `IMAGE --option VALUE PROMPT` where IMAGE is optional."""
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments of a command line."""
     parser = build_parser()
+    # Before Python 3.13 argparse leaves over the PROMPT of `IMAGE --option VALUE PROMPT`, since it may be missing.
     arguments, left = parser.parse_known_args(argv)
     if left and "prompt" in arguments and arguments.prompt is None and not left[0].startswith("-"):
         arguments.prompt = left.pop(0)

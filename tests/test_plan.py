@@ -366,7 +366,8 @@ def test_plan_answers_for_every_card_engine_size_and_length(engine_id, card):
             assert [stage["name"] for stage in answer["stages"]][-2:] == ["decode", "write"]
             assert set(answer["stages"][0]) == {"name", "weights_gib", "activations_gib", "seconds"}
             assert math.isfinite(answer["seconds"]) and answer["frames"] == frames
-            assert answer["fits"] or answer["alternatives"]
+            # Only the camera engine fits everywhere, and it takes no references.
+            assert answer["fits"] or answer["alternatives"] or spec.takes.references
     json.dumps(answer, allow_nan=False)
 
 
