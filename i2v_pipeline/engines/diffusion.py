@@ -19,6 +19,7 @@ from torch import Tensor
 from i2v_pipeline.denoise import denoise, first_state, preview
 from i2v_pipeline.engines import memory
 from i2v_pipeline.engines.cache import ConditioningCache
+from i2v_pipeline.engines.families import family_of
 from i2v_pipeline.engines.family import Family, Inputs, TileDone
 from i2v_pipeline.engines.loading import (
     DTYPES,
@@ -191,7 +192,7 @@ class DiffusionEngine:
             self.close()
         if self._loaded is None:
             memory.limit(device)
-            kinds, in_fp32, make_family = _family_of(self._spec)
+            kinds, in_fp32, make_family = family_of(self._spec)
             checkpoint = find_checkpoint(self._spec, request.checkpoint)
             dtypes = {name: torch.float32 if name in in_fp32 else DTYPES[precision] for name in kinds}
             parts = Parts(checkpoint, kinds=kinds, dtypes=dtypes, device=device, precision=request.precision, mode=mode)
@@ -377,25 +378,6 @@ def _changes_expert(family: Family[Any], scheduler: Any, step: int) -> bool:  # 
     """Whether another expert works after `step` steps than before: its model has to come first."""
     before, after = scheduler.timesteps[step - 1], scheduler.timesteps[min(step, len(scheduler.timesteps) - 1)]
     return family.expert_at(before) != family.expert_at(after)
-
-
-def _family_of(spec: EngineSpec) -> tuple[Mapping[str, Any], tuple[str, ...], Any]:
-    """Component classes, names kept in fp32, and the class of the spec's family."""
-    if spec.family == "wan":
-        from i2v_pipeline.engines import wan
-
-        return wan.KINDS, wan.IN_FP32, wan.Wan
-    if spec.family == "references":
-        from i2v_pipeline.engines import references, wan
-
-        return wan.KINDS, wan.IN_FP32, references.References
-    if spec.family == "vace":
-        from i2v_pipeline.engines import vace, wan
-
-        return vace.KINDS, wan.IN_FP32, vace.Vace
-    from i2v_pipeline.engines import i2vgen_xl
-
-    return i2vgen_xl.KINDS, i2vgen_xl.IN_FP32, i2vgen_xl.I2VGenXL
 
 
 def _hashes_of(conditioning: Any) -> dict[str, str]:  # noqa: ANN401 - each family has its own dataclass of tensors

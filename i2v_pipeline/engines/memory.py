@@ -55,3 +55,5 @@ def free(device: torch.device, *, thoroughly: bool = False) -> None:
         gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
+        # What streamed was pinned in the host's memory, which PyTorch keeps as well.
+        torch.accelerator.empty_host_cache()

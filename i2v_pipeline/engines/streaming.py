@@ -66,8 +66,7 @@ class _Layer:
         whole = torch.empty(end, dtype=torch.uint8)
         for weight in self.weights:
             weight.seen_in(whole).copy_(weight.parameter.data)
-        is_pinned = device.type == "cuda"
-        self.pieces = [piece.pin_memory() for piece in whole.split(_CHUNK_BYTES)] if is_pinned else [whole]
+        self.pieces = _pinned(whole) if device.type == "cuda" else [whole]
         self.leave()
 
     def enter(self, place: Tensor) -> None:
@@ -77,6 +76,13 @@ class _Layer:
     def leave(self) -> None:
         for weight in self.weights:
             weight.parameter.data = self.empty[weight.dtype]
+
+
+def _pinned(whole: Tensor) -> list[Tensor]:
+    try:
+        return [piece.pin_memory() for piece in whole.split(_CHUNK_BYTES)]
+    except RuntimeError as error:
+        raise MemoryError("CUDA pins no more of the host's memory") from error
 
 
 class LayerStream:
