@@ -32,6 +32,8 @@ Expert = Literal["high", "low"]
 SchedulerName = Literal["ddim", "unipc", "euler"]
 Precision = Literal["fp32", "fp16", "bf16"]
 Device = Literal["cpu", "cuda"]
+Ending = Literal["plain", "loop", "boomerang"]
+"""How a video ends: as the engine made it, running into its own start, or back the way that it came."""
 StageName = Literal["load", "encode", "denoise", "decode", "write"]
 
 U8Frames = npt.NDArray[np.uint8]
@@ -126,13 +128,21 @@ class LoraRef:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Aftercare:
+    """What is done to the engine's frames before they are written. `double_rate` puts a frame between any two."""
+
+    double_rate: bool = False
+    ending: Ending = "plain"
+
+
+@dataclass(frozen=True, kw_only=True)
 class GenerationRequest:
     """The complete recipe of one video: seed chosen, size and frames resolved. Nothing in it is a wish.
 
-    `images` are read once, when the run begins. `steps`, `guidance`, `scheduler` and `flow_shift` are None for an
-    engine that has none. `checkpoint` is a local diffusers folder used in place of the engine's repository. `device`
-    and `precision` may be `auto`, since only the machine that runs the job knows its devices; the report has what was
-    used.
+    `frames` and `fps` are the engine's; `aftercare` may make others of them. `images` are read once, when the run
+    begins. `steps`, `guidance`, `scheduler` and `flow_shift` are None for an engine that has none. `checkpoint` is a
+    local diffusers folder used in place of the engine's repository. `device` and `precision` may be `auto`, since only
+    the machine that runs the job knows its devices; the report has what was used.
     """
 
     engine: str
@@ -159,11 +169,7 @@ class GenerationRequest:
     checkpoint: Path | None = None
     device: Device | Literal["auto"] = "auto"
     precision: Precision | Literal["auto"] = "auto"
-
-    @property
-    def seconds(self) -> float:
-        """Duration of the video in seconds."""
-        return self.frames / self.fps
+    aftercare: Aftercare = Aftercare()
 
 
 @dataclass(frozen=True, kw_only=True)
