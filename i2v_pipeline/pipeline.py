@@ -16,6 +16,8 @@ import psutil
 from PIL import Image
 
 from i2v_pipeline.advice import training_findings
+from i2v_pipeline.aftercare.care import as_made, care_for, facts_of
+from i2v_pipeline.aftercare.length import length_of
 from i2v_pipeline.checks import check_request
 from i2v_pipeline.engines import load_engine
 from i2v_pipeline.images import Picture, open_picture, prepare
@@ -90,23 +92,19 @@ def run(
     plan = plan_run(spec, request, this_machine(outputs.video.parent))
 
     # 2. Generate and write, frame by frame
-    engine = engines.get(spec)
+    engine, length = engines.get(spec), length_of(request)
     unfinished = outputs.video.with_name(f".{outputs.video.stem}.unfinished.mp4")
     try:
-        written = write_video(
-            clock.watch(engine.generate(request, prepared, clock, outputs.state, plan.mode)),
-            unfinished,
-            width=request.width,
-            height=request.height,
-            fps=request.fps,
-        )
+        made = clock.watch(engine.generate(request, prepared, clock, outputs.state, plan.mode))
+        cared = care_for(request, made, outputs.video.parent)
+        written = write_video(cared.frames, unfinished, width=request.width, height=request.height, fps=length.fps)
 
         # 3. Read back what was really written
-        clock(Progress(stage="write", step=request.frames, steps=request.frames, seconds_left=0.0))
+        clock(Progress(stage="write", step=length.frames, steps=length.frames, seconds_left=0.0))
         info = probe_video(unfinished)
         inspection = inspect_frames(
-            read_frames(unfinished),
-            fps=info.fps,
+            as_made(request, read_frames(unfinished)),
+            fps=info.fps * request.fps / length.fps,
             picture=prepared.pixels,
             asked=request.motion.camera if request.motion.requested else (),
         )
@@ -124,12 +122,13 @@ def run(
             findings=(*without_repeats(before, engine.findings()), *advise(inspection, spec, request)),
             plan=plan,
             output=OutputFacts(
-                width=inspection.width,
-                height=inspection.height,
-                frames=inspection.frames,
+                width=info.width,
+                height=info.height,
+                frames=info.frames,
                 fps=info.fps,
                 codec=info.codec,
                 frames_sha256=written.frames_sha256,
+                aftercare=facts_of(request, cared.cuts),
             ),
             quality=quality_of(inspection),
             shown_path=outputs.shown_path,

@@ -1,4 +1,4 @@
-"""What a request's after-care makes of its frames: in numbers before the run, in frames during it. Knows no engine."""
+"""What a request's after-care does to the engine's frames on their way into the file. Knows no engine."""
 
 from __future__ import annotations
 
@@ -8,38 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from i2v_pipeline.aftercare.doubling import doubled
+from i2v_pipeline.aftercare.length import length_of
 from i2v_pipeline.aftercare.turning import looped, there_and_back
 from i2v_pipeline.types import GenerationRequest, U8Frames
-
-FADE_S = 0.5
-"""A loop's end dissolves into its start for so long, or for `FADE_SHARE` of the video where that is shorter."""
-FADE_SHARE = 0.2
-
-
-@dataclass(frozen=True, kw_only=True)
-class Length:
-    """How long the written video is. In a loop its last `faded` frames dissolve into its start."""
-
-    frames: int
-    fps: int
-    faded: int = 0
-
-    @property
-    def seconds(self) -> float:
-        return self.frames / self.fps
-
-
-def length_of(request: GenerationRequest) -> Length:
-    """The video that will be written."""
-    care, frames, fps, steps = request.aftercare, request.frames, request.fps, 1
-    if care.double_rate:
-        frames, fps, steps = 2 * frames - 1, 2 * fps, 2
-    if care.ending == "boomerang":
-        return Length(frames=2 * frames - 2, fps=fps)
-    if care.ending == "loop":
-        faded = steps * max(1, min(round(FADE_S * request.fps), int(FADE_SHARE * request.frames)))
-        return Length(frames=frames - faded, fps=fps, faded=faded)
-    return Length(frames=frames, fps=fps)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,10 +10,8 @@ from itertools import chain, islice
 import numpy as np
 
 from i2v_pipeline.aftercare.between import Halfway
+from i2v_pipeline.aftercare.length import pairs_at_once
 from i2v_pipeline.types import U8Frames
-
-MOST_AT_ONCE = 4
-"""Pairs that are worked on at once, where there are cores for them: each takes 60 bytes and more for every pixel."""
 
 
 def doubled(chunks: Iterable[U8Frames], on_cut: Callable[[int], None]) -> Iterator[U8Frames]:
@@ -28,7 +26,7 @@ def doubled(chunks: Iterable[U8Frames], on_cut: Callable[[int], None]) -> Iterat
         return
     known = np.stack(first)
     yield known
-    finders = [Halfway(*known.shape[1:3]) for _ in range(min(MOST_AT_ONCE, os.cpu_count() or 1))]
+    finders = [Halfway(*known.shape[1:3]) for _ in range(pairs_at_once(os.cpu_count()))]
     given = 0
     with ThreadPoolExecutor(len(finders)) as pool:
         while batch := list(islice(frames, len(finders))):

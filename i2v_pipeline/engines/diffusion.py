@@ -36,7 +36,16 @@ from i2v_pipeline.guidance import guidance_as_json
 from i2v_pipeline.hub import checkpoint_sha256, find_checkpoint
 from i2v_pipeline.planning.modes import Mode, Placement, mode_called
 from i2v_pipeline.specs import EngineSpec
-from i2v_pipeline.types import Finding, GenerationRequest, OnProgress, Precision, Prepared, Progress, U8Frames
+from i2v_pipeline.types import (
+    Aftercare,
+    Finding,
+    GenerationRequest,
+    OnProgress,
+    Precision,
+    Prepared,
+    Progress,
+    U8Frames,
+)
 
 log = logging.getLogger("studio.diffusion")
 
@@ -186,7 +195,7 @@ class DiffusionEngine:
         """A hash of everything that the latents depend on: a saved state of anything else is not gone on with."""
         parts, request = loaded.parts, inputs.request
         facts = (
-            replace(request, images=(), last_image=None, checkpoint=None),
+            replace(request, images=(), last_image=None, checkpoint=None, aftercare=Aftercare()),
             hashlib.sha256(inputs.first.tobytes()).hexdigest(),
             None if inputs.last is None else hashlib.sha256(inputs.last.tobytes()).hexdigest(),
             [(name, parts.fingerprint(name), str(parts.dtypes[name])) for name in self._diffusion.components],

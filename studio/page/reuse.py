@@ -20,7 +20,18 @@ from studio.page.refine import Proposal, taken_before
 PARTS: Mapping[str, tuple[str, ...]] = {
     "prompt": ("prompt", "negative_prompt"),
     "picture": ("image",),
-    "parameters": ("engine", "preset", "resolution", "frames", "fps", "steps", "guidance", "fit"),
+    "parameters": (
+        "engine",
+        "preset",
+        "resolution",
+        "frames",
+        "fps",
+        "steps",
+        "guidance",
+        "fit",
+        "double_rate",
+        "ending",
+    ),
     "seed": ("seed",),
 }
 """What a person may take over of a job by itself, and the fields that it fills."""
