@@ -25,6 +25,10 @@ COMPARED_PX = 9
 SHARPNESS = 1.5
 """How strongly that is preferred on which both pictures agree. 2.5 is a little crisper where something covers
 something else, and further from the truth wherever there is grain."""
+FLOOR = 1.0
+FINEST = 1
+PATCH = 12
+KERNEL2 = 1
 UNMOVED_WEIGHT = 3.0
 """The plain mean counts as this many flows: it is right where nothing moves, also where compression moves it."""
 CUT_RETURN_SHARE = 0.15
@@ -54,6 +58,8 @@ class Halfway:
         self._grid: Flow = np.dstack([columns, rows])
         self._search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         self._search.setGradientDescentIterations(FLOW_STEPS)
+        self._search.setFinestScale(FINEST)
+        self._search.setPatchSize(PATCH)
         # Smoothing the flow takes as long as finding it and brings the result no nearer to the truth.
         self._search.setVariationalRefinementIterations(0)
 
@@ -69,12 +75,12 @@ class Halfway:
         # kernel keeps detail and one damps grain: their mean does both.
         candidates = (
             (1.0, *self._moved_half(*pictures, self._halved(there), cv2.INTER_CUBIC)),
-            (1.0, *self._moved_half(*pictures, -self._halved(back), cv2.INTER_LINEAR)),
+            (1.0, *self._moved_half(*pictures, -self._halved(back), int(KERNEL2))),
             (UNMOVED_WEIGHT, 0.5 * (pictures[0] + pictures[1]), _disagreement(*pictures)),
         )
         total, weights = np.zeros_like(pictures[0]), np.zeros_like(there[..., 0])
         for counts, candidate, error in candidates:
-            weight = counts / (1 + error**SHARPNESS)
+            weight = counts / (FLOOR + error**SHARPNESS)
             total += weight[..., None] * candidate
             weights += weight
         return Between(picture=np.rint(total / weights[..., None]).clip(0, 255).astype(np.uint8), is_cut=False)

@@ -12,7 +12,7 @@ from studio.page.refine import Proposal, from_json, to_json
 from studio.page.services import Services
 from studio.page.uploads import own_upload
 
-TEXTS = ("prompt", "negative_prompt", "resolution", "seed")
+TEXTS = ("prompt", "negative_prompt", "resolution", "seed", "guidance_schedule", "scheduler", "flow_shift")
 NUMBERS = ("frames", "fps", "steps", "guidance")
 FITS = ("crop", "pad", "stretch")
 
@@ -38,11 +38,11 @@ def read(kept: Any, services: Services) -> Draft | None:  # noqa: ANN401 - whate
     if not _is_form(values, services):
         return None
     fields = {name: values.get(name) for name in ("engine", "preset", "fit", *TEXTS, *NUMBERS)}
+    pictures = {name: own_upload(values.get(name)) for name in ("image", "last_image")}
+    more = {"loras": values.get("loras") or [], "embed_source": values.get("embed_source") is not False}
     # A form of an earlier version has no after-care.
     care = {"double_rate": values.get("double_rate", False), "ending": values.get("ending", "plain")}
-    return Draft(
-        values={**fields, **care, "image": own_upload(values.get("image"))}, proposal=from_json(kept.get("proposal"))
-    )
+    return Draft(values={**fields, **pictures, **more, **care}, proposal=from_json(kept.get("proposal")))
 
 
 def _is_form(values: Mapping[str, Any], services: Services) -> bool:
@@ -54,4 +54,6 @@ def _is_form(values: Mapping[str, Any], services: Services) -> bool:
         and values.get("ending", "plain") in get_args(Ending)
         and all(isinstance(values.get(name), str | None) for name in TEXTS)
         and all(isinstance(values.get(name), int | float | None) for name in NUMBERS)
+        and isinstance(values.get("loras"), list | None)
+        and all(isinstance(lora, str) for lora in values.get("loras") or ())
     )
