@@ -18,6 +18,8 @@ Flow = npt.NDArray[np.float32]
 
 FLOW_STEPS = 50
 """Gradient steps of the patch search. OpenCV's slowest preset takes 25; twice as many find fast movements better."""
+PATCH_PX = 16
+"""Patches of half of this, OpenCV's own, follow the blocks of strong compression rather than what is in the picture."""
 HALVING_ROUNDS = 3
 """Rounds that find the flow of the pixels that are half way; after them it changes by less than 0.1 pixels."""
 COMPARED_PX = 9
@@ -25,11 +27,9 @@ COMPARED_PX = 9
 SHARPNESS = 1.5
 """How strongly that is preferred on which both pictures agree. 2.5 is a little crisper where something covers
 something else, and further from the truth wherever there is grain."""
-FLOOR = 1.0
-FINEST = 1
-PATCH = 12
-KERNEL2 = 1
-UNMOVED_WEIGHT = 3.0
+AGREED = 0.25
+"""A disagreement far below this, in levels, is none."""
+UNMOVED_WEIGHT = 4.0
 """The plain mean counts as this many flows: it is right where nothing moves, also where compression moves it."""
 CUT_RETURN_SHARE = 0.15
 """Below this share of pixels whose way there and back ends where it began, two pictures show different scenes. Cuts
@@ -58,8 +58,7 @@ class Halfway:
         self._grid: Flow = np.dstack([columns, rows])
         self._search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         self._search.setGradientDescentIterations(FLOW_STEPS)
-        self._search.setFinestScale(FINEST)
-        self._search.setPatchSize(PATCH)
+        self._search.setPatchSize(PATCH_PX)
         # Smoothing the flow takes as long as finding it and brings the result no nearer to the truth.
         self._search.setVariationalRefinementIterations(0)
 
@@ -71,23 +70,23 @@ class Halfway:
         if self._is_cut(*greys, there, back):
             return Between(picture=earlier.copy(), is_cut=True)
         pictures = earlier.astype(np.float32), later.astype(np.float32)
-        # What only one picture shows has a flow in that one alone; the better candidate is found pixel by pixel. One
-        # kernel keeps detail and one damps grain: their mean does both.
+        # What only one picture shows has a flow in that one alone; the better candidate is found pixel by pixel.
         candidates = (
-            (1.0, *self._moved_half(*pictures, self._halved(there), cv2.INTER_CUBIC)),
-            (1.0, *self._moved_half(*pictures, -self._halved(back), int(KERNEL2))),
+            (1.0, *self._moved_half(*pictures, self._halved(there))),
+            (1.0, *self._moved_half(*pictures, -self._halved(back))),
             (UNMOVED_WEIGHT, 0.5 * (pictures[0] + pictures[1]), _disagreement(*pictures)),
         )
         total, weights = np.zeros_like(pictures[0]), np.zeros_like(there[..., 0])
         for counts, candidate, error in candidates:
-            weight = counts / (FLOOR + error**SHARPNESS)
+            weight = counts / (AGREED + error**SHARPNESS)
             total += weight[..., None] * candidate
             weights += weight
         return Between(picture=np.rint(total / weights[..., None]).clip(0, 255).astype(np.uint8), is_cut=False)
 
-    def _moved_half(self, earlier: Values, later: Values, half: Flow, kernel: int) -> tuple[Values, Values]:
+    def _moved_half(self, earlier: Values, later: Values, half: Flow) -> tuple[Values, Values]:
         """The picture half way by one flow, and by how much the pictures disagree on it."""
-        before, after = self._moved(earlier, -half, kernel), self._moved(later, half, kernel)
+        before = _sampled(earlier, self._grid - half, cv2.INTER_CUBIC)
+        after = _sampled(later, self._grid + half, cv2.INTER_CUBIC)
         error = _disagreement(before, after)
         # What enters or leaves the picture is in one of both only.
         in_earlier, in_later = self._inside(-half), self._inside(half)
@@ -101,11 +100,8 @@ class Halfway:
         """Half of `flow` for each pixel that is half way, where `flow` is that of the pixels that set out."""
         half: Flow = flow * np.float32(0.5)
         for _ in range(HALVING_ROUNDS):
-            half = self._moved(flow, -half, cv2.INTER_LINEAR) * np.float32(0.5)
+            half = _sampled(flow, self._grid - half, cv2.INTER_LINEAR) * np.float32(0.5)
         return half
-
-    def _moved(self, values: Values, flow: Flow, kernel: int) -> Values:
-        return _sampled(values, self._grid + flow, kernel)
 
     def _inside(self, flow: Flow) -> Values:
         """1 where `flow` ends inside the picture, and 0 elsewhere."""
