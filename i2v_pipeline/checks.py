@@ -153,7 +153,7 @@ def _aftercare_mistakes(request: GenerationRequest) -> Iterator[Text]:
             f"每秒 {request.fps} 帧翻倍后为 {written.fps} 帧：最多允许 {MAX_DOUBLED_FPS}。"
             f"请选择 {MAX_DOUBLED_FPS // 2} 或更低的帧率，或不要翻倍。",
         )
-    fewest = max(_FEWEST_TO_END[care.ending], 2 if care.double_rate else 1)
+    fewest = max(_FEWEST_TO_END.get(care.ending, 1), 2 if care.double_rate else 1)
     if request.frames < fewest:
         yield Text(
             f"{request.frames} frames: this after-care needs at least {fewest}. Choose more frames, or leave it out.",

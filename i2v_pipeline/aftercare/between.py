@@ -18,8 +18,6 @@ Flow = npt.NDArray[np.float32]
 
 FLOW_STEPS = 50
 """Gradient steps of the patch search. OpenCV's slowest preset takes 25; twice as many find fast movements better."""
-PATCH_PX = 16
-"""Patches of half of this, OpenCV's own, follow the blocks of strong compression rather than what is in the picture."""
 HALVING_ROUNDS = 3
 """Rounds that find the flow of the pixels that are half way; after them it changes by less than 0.1 pixels."""
 COMPARED_PX = 9
@@ -29,7 +27,7 @@ SHARPNESS = 1.5
 something else, and further from the truth wherever there is grain."""
 AGREED = 0.25
 """A disagreement far below this, in levels, is none."""
-UNMOVED_WEIGHT = 4.0
+UNMOVED_WEIGHT = 3.0
 """The plain mean counts as this many flows: it is right where nothing moves, also where compression moves it."""
 CUT_RETURN_SHARE = 0.15
 """Below this share of pixels whose way there and back ends where it began, two pictures show different scenes. Cuts
@@ -58,7 +56,6 @@ class Halfway:
         self._grid: Flow = np.dstack([columns, rows])
         self._search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         self._search.setGradientDescentIterations(FLOW_STEPS)
-        self._search.setPatchSize(PATCH_PX)
         # Smoothing the flow takes as long as finding it and brings the result no nearer to the truth.
         self._search.setVariationalRefinementIterations(0)
 
@@ -70,10 +67,11 @@ class Halfway:
         if self._is_cut(*greys, there, back):
             return Between(picture=earlier.copy(), is_cut=True)
         pictures = earlier.astype(np.float32), later.astype(np.float32)
-        # What only one picture shows has a flow in that one alone; the better candidate is found pixel by pixel.
+        # What only one picture shows has a flow in that one alone; the better candidate is found pixel by pixel. One
+        # kernel keeps detail and one damps grain: their mean does both.
         candidates = (
-            (1.0, *self._moved_half(*pictures, self._halved(there))),
-            (1.0, *self._moved_half(*pictures, -self._halved(back))),
+            (1.0, *self._moved_half(*pictures, self._halved(there), cv2.INTER_CUBIC)),
+            (1.0, *self._moved_half(*pictures, -self._halved(back), cv2.INTER_LINEAR)),
             (UNMOVED_WEIGHT, 0.5 * (pictures[0] + pictures[1]), _disagreement(*pictures)),
         )
         total, weights = np.zeros_like(pictures[0]), np.zeros_like(there[..., 0])
@@ -83,10 +81,10 @@ class Halfway:
             weights += weight
         return Between(picture=np.rint(total / weights[..., None]).clip(0, 255).astype(np.uint8), is_cut=False)
 
-    def _moved_half(self, earlier: Values, later: Values, half: Flow) -> tuple[Values, Values]:
+    def _moved_half(self, earlier: Values, later: Values, half: Flow, kernel: int) -> tuple[Values, Values]:
         """The picture half way by one flow, and by how much the pictures disagree on it."""
-        before = _sampled(earlier, self._grid - half, cv2.INTER_CUBIC)
-        after = _sampled(later, self._grid + half, cv2.INTER_CUBIC)
+        before = _sampled(earlier, self._grid - half, kernel)
+        after = _sampled(later, self._grid + half, kernel)
         error = _disagreement(before, after)
         # What enters or leaves the picture is in one of both only.
         in_earlier, in_later = self._inside(-half), self._inside(half)
