@@ -356,7 +356,7 @@ def test_what_after_care_makes_of_a_video_is_what_is_told_of_it(tmp_path: Path) 
     cat = ROOT / "examples" / "cat.jpg"
     fields = {"prompt": "p", "model": "camera", "frames": 9, "fps": 8, "refine": "off"}
     order = make_order({**fields, "double_rate": True, "ending": "boomerang"})
-    request = read_order(order, open_picture(cat), cat, services).request
+    request = read_order(order, [(open_picture(cat), cat)], services).request
     assert request.aftercare == Aftercare(double_rate=True, ending="boomerang")
     told = video_of(replace(JOB, request=request))
     assert (told.frames, told.fps, told.seconds) == (32, 16, "2")
