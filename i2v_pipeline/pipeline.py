@@ -16,6 +16,8 @@ import psutil
 from PIL import Image
 
 from i2v_pipeline.advice import training_findings
+from i2v_pipeline.aftercare.care import as_made, care_for, facts_of
+from i2v_pipeline.aftercare.length import length_of
 from i2v_pipeline.attempts import carry_out
 from i2v_pipeline.checks import check_request
 from i2v_pipeline.engines import load_engine
@@ -95,22 +97,26 @@ def run(
     plan = plan_run(spec, request, this_machine(folder))
 
     # 2. Generate and write, frame by frame; in a mode that needs less where memory runs out
-    engine = engines.get(spec)
+    engine, length = engines.get(spec), length_of(request)
+    cuts: list[int] = []
     unfinished = outputs.video.with_name(f".{outputs.video.stem}.unfinished.mp4")
 
     def generate(mode: str, hear: OnProgress) -> WrittenVideo:
-        chunks = clock.watch(engine.generate(request, prepared, hear, outputs.state, mode))
-        return write_video(chunks, unfinished, width=request.width, height=request.height, fps=request.fps)
+        made = clock.watch(engine.generate(request, prepared, hear, outputs.state, mode))
+        cared = care_for(request, made, folder)
+        written = write_video(cared.frames, unfinished, width=request.width, height=request.height, fps=length.fps)
+        cuts[:] = cared.cuts
+        return written
 
     try:
         written, attempts = carry_out(spec, request, lambda: this_machine(folder), plan, generate, clock)
 
         # 3. Read back what was really written
-        clock(Progress(stage="write", step=request.frames, steps=request.frames, seconds_left=0.0, note=attempts.note))
+        clock(Progress(stage="write", step=length.frames, steps=length.frames, seconds_left=0.0, note=attempts.note))
         info = probe_video(unfinished)
         inspection = inspect_frames(
-            read_frames(unfinished),
-            fps=info.fps,
+            as_made(request, read_frames(unfinished)),
+            fps=info.fps * request.fps / length.fps,
             # No frame of it is meant to be a reference.
             picture=None if spec.takes.references else prepared.pixels,
             asked=request.motion.camera if request.motion.requested else (),
@@ -134,12 +140,13 @@ def run(
             ),
             plan=plan,
             output=OutputFacts(
-                width=inspection.width,
-                height=inspection.height,
-                frames=inspection.frames,
+                width=info.width,
+                height=info.height,
+                frames=info.frames,
                 fps=info.fps,
                 codec=info.codec,
                 frames_sha256=written.frames_sha256,
+                aftercare=facts_of(request, cuts),
             ),
             quality=quality_of(inspection),
             shown_path=outputs.shown_path,

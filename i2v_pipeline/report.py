@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from i2v_pipeline.aftercare.length import length_of
 from i2v_pipeline.guidance import guidance_as_json
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import Finding, GenerationRequest, Plan, Prepared, StageName
@@ -52,7 +53,7 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputFacts:
-    """The video as it was read back from the file."""
+    """The video as it was read back from the file, and what was done to the engine's frames before they went there."""
 
     width: int
     height: int
@@ -60,6 +61,7 @@ class OutputFacts:
     fps: float
     codec: str
     frames_sha256: str
+    aftercare: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +142,8 @@ def parameters_of(request: GenerationRequest) -> dict[str, Any]:
         "checkpoint": None if request.checkpoint is None else request.checkpoint.name,
         "device": request.device,
         "precision": request.precision,
-        "seconds": request.seconds,
+        "aftercare": asdict(request.aftercare),
+        "seconds": length_of(request).seconds,
         "negative_prompt": request.negative_prompt,
         "embed_source": request.embed_source,
     }

@@ -34,6 +34,8 @@ SchedulerName = Literal["ddim", "unipc", "euler"]
 Precision = Literal["fp32", "fp16", "bf16", "fp8"]
 """In fp8 the denoiser's weights are kept alone; what computes with them is as wide as the engine's own."""
 Device = Literal["cpu", "cuda"]
+Ending = Literal["plain", "loop", "boomerang"]
+"""How a video ends: as the engine made it, running into its own start, or back the way that it came."""
 StageName = Literal["load", "encode", "denoise", "decode", "write"]
 MemoryKind = Literal["vram", "ram"]
 
@@ -129,6 +131,14 @@ class LoraRef:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Aftercare:
+    """What is done to the engine's frames before they are written. `double_rate` puts a frame between any two."""
+
+    double_rate: bool = False
+    ending: Ending = "plain"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Subject:
     """What a reference picture shows: what the person calls it, and whether it is put alone on white first."""
 
@@ -140,6 +150,7 @@ class Subject:
 class GenerationRequest:
     """The complete recipe of one video: seed chosen, size and frames resolved. Nothing in it is a wish.
 
+    `frames` and `fps` are the engine's; `aftercare` may make others of them.
     `images` are read once, when the run begins: the picture that the video begins with, or for an engine that takes
     references these in their order, with a `Subject` for each in `subjects`. `steps`, `guidance`, `scheduler` and
     `flow_shift` are None for an engine that has none. `checkpoint` is a local diffusers folder used in place of the
@@ -172,11 +183,7 @@ class GenerationRequest:
     checkpoint: Path | None = None
     device: Device | Literal["auto"] = "auto"
     precision: Precision | Literal["auto"] = "auto"
-
-    @property
-    def seconds(self) -> float:
-        """Duration of the video in seconds."""
-        return self.frames / self.fps
+    aftercare: Aftercare = Aftercare()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from i2v_pipeline.errors import Cancelled, InputError, RequestError, StudioError
 from i2v_pipeline.planning.devices import known_devices
 from i2v_pipeline.presets import find_engine, load_presets
 from i2v_pipeline.specs import EngineSpec
-from i2v_pipeline.types import Motion, PresetName, Text
+from i2v_pipeline.types import Aftercare, Motion, PresetName, Text
 from studio.doctor import diagnose
 from studio.file_commands import add_check, add_convert, add_inspect, add_rerun, add_strip, check_out
 from studio.given_pictures import add_pictures, engine_for, given_by, references_in_plan
@@ -114,6 +114,10 @@ def _add_generate(commands: Any) -> None:  # noqa: ANN401
     generate.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     generate.add_argument("--precision", default="auto", choices=("auto", "fp32", "fp16", "bf16", "fp8"))
     generate.add_argument("--last-image", type=Path, metavar="IMAGE", help="the picture that the video ends with")
+    generate.add_argument("--double-rate", action="store_true", help="put a frame between any two: twice the fps")
+    ending = generate.add_mutually_exclusive_group()
+    for name, what in (("loop", "the end dissolves into the start"), ("boomerang", "back the way that it came")):
+        ending.add_argument(f"--{name}", dest="ending", action="store_const", const=name, default="plain", help=what)
     generate.add_argument("--out", type=Path, metavar="FILE.mp4", help="the report goes beside it, as FILE.json")
     generate.add_argument("--no-source", action="store_true", help="leave the source picture out of the MP4")
     generate.add_argument("--json", action="store_true", help="print the report")
@@ -223,6 +227,7 @@ def _generate(arguments: argparse.Namespace) -> None:
         checkpoint=arguments.checkpoint,
         device=arguments.device,
         precision=arguments.precision,
+        aftercare=Aftercare(double_rate=arguments.double_rate, ending=arguments.ending),
     )
     request_for = partial(compose, spec, choice, image=given.images[0], image_size=(picture.width, picture.height))
     typed = given.prompt

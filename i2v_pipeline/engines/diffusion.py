@@ -39,6 +39,7 @@ from i2v_pipeline.hub import checkpoint_sha256, find_checkpoint
 from i2v_pipeline.planning.modes import Mode, Placement, mode_called
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import (
+    Aftercare,
     Finding,
     GenerationRequest,
     OnProgress,
@@ -226,7 +227,7 @@ class DiffusionEngine:
         """A hash of everything that the latents depend on: a saved state of anything else is not gone on with."""
         parts, request = loaded.parts, inputs.request
         facts = (
-            replace(request, images=(), last_image=None, subjects=(), checkpoint=None),
+            replace(request, images=(), last_image=None, subjects=(), checkpoint=None, aftercare=Aftercare()),
             [hashlib.sha256(picture.tobytes()).hexdigest() for picture in inputs.pictures],
             None if inputs.last is None else hashlib.sha256(inputs.last.tobytes()).hexdigest(),
             [(name, parts.fingerprint(name), *parts.computes(name)) for name in self._diffusion.components],
