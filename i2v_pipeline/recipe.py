@@ -9,34 +9,24 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, get_args
+from typing import Any, NoReturn, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from i2v_pipeline.checks import check_request
 from i2v_pipeline.errors import InputError, RecipeError
-from i2v_pipeline.images import MAX_BYTES
 from i2v_pipeline.presets import find_engine
 from i2v_pipeline.report import SCHEMA
+from i2v_pipeline.report_parts import KnownAddition, KnownReport, KnownSchedule, PictureFormat, Strength
 from i2v_pipeline.types import (
     AddedElement,
-    CameraTag,
-    Device,
-    Expert,
     Finding,
-    Fit,
     GenerationRequest,
     Guidance,
     GuidanceSchedule,
-    Intensity,
     LoraRef,
     Motion,
-    Precision,
-    PresetName,
     PromptOrigin,
-    PromptSource,
-    SchedulerName,
-    Speed,
     Text,
 )
 from i2v_pipeline.video import read_comment, read_last_picture, read_picture
@@ -45,7 +35,6 @@ MAX_REPORT_BYTES = 8 * 2**20
 """A report takes 10 to 100 KB; the longest lists in it grow with the frames and the steps."""
 MAX_DEPTH = 32
 """A report is 7 levels deep."""
-PictureFormat = Literal["PNG", "JPEG", "WEBP", "AVIF", "BMP", "GIF"]
 _TOLD_MISTAKES = 6
 
 StoredPicture = tuple[str, bytes]
@@ -60,123 +49,6 @@ class Recipe:
     is_video: bool
     picture: StoredPicture | None = field(default=None, repr=False)
     last_picture: StoredPicture | None = field(default=None, repr=False)
-
-
-# --- what of a report is needed to make the video again ---------------------------------------------------------------
-
-
-class _Part(BaseModel):
-    """Strict in what it needs, indifferent to the rest: a report says much more than its recipe."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
-
-
-_Count = Annotated[int, Field(gt=0, le=1_000_000)]
-_Word = Annotated[str, Field(max_length=200)]
-_Prose = Annotated[str, Field(max_length=200_000)]
-_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class _Schedule(_Part):
-    first: float
-    last: float
-    begin: float
-    end: float
-
-
-_Strength = float | _Schedule
-
-
-class _Lora(_Part):
-    source: Annotated[str, Field(min_length=1, max_length=4096)]
-    weight: float
-    expert: Expert | None
-
-
-class _Parameters(_Part):
-    resolution: _Word
-    width: _Count
-    height: _Count
-    frames: _Count
-    fps: _Count
-    seed: Annotated[int, Field(ge=0)]
-    steps: _Count | None
-    guidance: _Strength | Annotated[list[_Strength], Field(min_length=2, max_length=2)] | None
-    fit: Fit
-    preset: PresetName | None
-    scheduler: SchedulerName | None
-    flow_shift: float | None
-    loras: Annotated[list[_Lora], Field(max_length=100)]
-    last_image: bool
-    negative_prompt: _Prose
-    embed_source: bool
-    checkpoint: _Word | None = None
-    device: Device | Literal["auto"] = "auto"
-    precision: Precision | Literal["auto"] = "auto"
-
-
-class _Added(_Part):
-    element: _Prose
-    kind: _Prose
-    why: _Prose
-
-
-class _Motion(_Part):
-    camera: Annotated[list[CameraTag], Field(max_length=100)]
-    requested: bool
-    speed: Speed
-    intensity: Intensity
-
-
-class _Prompt(_Part):
-    typed: _Prose
-    refined: _Prose
-    sent: _Prose
-    source: PromptSource
-    provider: _Word | None
-    model: _Word | None
-    added_elements: Annotated[list[_Added], Field(max_length=1000)]
-    # Reports of earlier versions do not have these two.
-    struck_out: Annotated[list[_Added], Field(max_length=1000)] = []
-    edited: bool = False
-    motion: _Motion
-
-
-class _UsedLora(_Part):
-    sha256: _Sha256 | None = None
-
-
-class _Engine(_Part):
-    id: Annotated[str, Field(pattern=r"^[\w.-]{1,64}$")]
-    precision: Precision | None = None
-    loras: list[_UsedLora] = []
-
-
-class _LastImage(_Part):
-    sha256: _Sha256
-    format: PictureFormat
-    bytes: Annotated[int, Field(ge=0, le=MAX_BYTES)] | None = None
-
-
-class _Image(_LastImage):
-    last: _LastImage | None = None
-
-
-class _Environment(_Part):
-    device: str | None = None
-
-
-class _Output(_Part):
-    frames_sha256: _Sha256
-
-
-class _Report(_Part):
-    parameters: _Parameters
-    prompt: _Prompt
-    engine: _Engine
-    image: _Image
-    environment: _Environment
-    output: _Output
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -253,7 +125,7 @@ def request_from_report(
     return request
 
 
-def _elements(given: list[_Added]) -> tuple[AddedElement, ...]:
+def _elements(given: list[KnownAddition]) -> tuple[AddedElement, ...]:
     return tuple(AddedElement(**each.model_dump()) for each in given)
 
 
@@ -364,7 +236,7 @@ def _parse(text: bytes, *, is_mp4: bool) -> dict[str, Any]:
     return report
 
 
-def _known(report: dict[str, Any]) -> _Report:
+def _known(report: dict[str, Any]) -> KnownReport:
     schema = report.get("schema")
     if type(schema) is int and schema > SCHEMA:
         raise RecipeError(
@@ -375,7 +247,7 @@ def _known(report: dict[str, Any]) -> _Report:
     if schema != SCHEMA:
         raise _foreign()
     try:
-        return _Report.model_validate(report)
+        return KnownReport.model_validate(report)
     except ValidationError as error:
         places = dict.fromkeys(".".join(str(part) for part in item["loc"][:2]) for item in error.errors())
         told = ", ".join(list(places)[:_TOLD_MISTAKES]) + (", …" if len(places) > _TOLD_MISTAKES else "")
@@ -397,14 +269,14 @@ def _check_stored(picture: StoredPicture | None, sha256: str | None) -> None:
         )
 
 
-def _guidance(given: _Strength | list[_Strength] | None) -> Guidance | None:
+def _guidance(given: Strength | list[Strength] | None) -> Guidance | None:
     if isinstance(given, list):
         return (_strength(given[0]), _strength(given[1]))
     return None if given is None else _strength(given)
 
 
-def _strength(given: _Strength) -> float | GuidanceSchedule:
-    return GuidanceSchedule(**given.model_dump()) if isinstance(given, _Schedule) else given
+def _strength(given: Strength) -> float | GuidanceSchedule:
+    return GuidanceSchedule(**given.model_dump()) if isinstance(given, KnownSchedule) else given
 
 
 def _is_deeper_than(value: Any, depth: int) -> bool:  # noqa: ANN401 - any JSON value

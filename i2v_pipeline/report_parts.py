@@ -1,0 +1,140 @@
+"""What of a report is needed to make its video again, as models that every byte of it must fit.
+
+Knows no file and no request.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from i2v_pipeline.images import MAX_BYTES
+from i2v_pipeline.types import (
+    CameraTag,
+    Device,
+    Expert,
+    Fit,
+    Intensity,
+    Precision,
+    PresetName,
+    PromptSource,
+    SchedulerName,
+    Speed,
+)
+
+PictureFormat = Literal["PNG", "JPEG", "WEBP", "AVIF", "BMP", "GIF"]
+
+
+class _Part(BaseModel):
+    """Strict in what it needs, indifferent to the rest: a report says much more than its recipe."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
+
+
+_Count = Annotated[int, Field(gt=0, le=1_000_000)]
+_Word = Annotated[str, Field(max_length=200)]
+_Prose = Annotated[str, Field(max_length=200_000)]
+_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class KnownSchedule(_Part):
+    first: float
+    last: float
+    begin: float
+    end: float
+
+
+Strength = float | KnownSchedule
+
+
+class _Lora(_Part):
+    source: Annotated[str, Field(min_length=1, max_length=4096)]
+    weight: float
+    expert: Expert | None
+
+
+class _Parameters(_Part):
+    resolution: _Word
+    width: _Count
+    height: _Count
+    frames: _Count
+    fps: _Count
+    seed: Annotated[int, Field(ge=0)]
+    steps: _Count | None
+    guidance: Strength | Annotated[list[Strength], Field(min_length=2, max_length=2)] | None
+    fit: Fit
+    preset: PresetName | None
+    scheduler: SchedulerName | None
+    flow_shift: float | None
+    loras: Annotated[list[_Lora], Field(max_length=100)]
+    last_image: bool
+    negative_prompt: _Prose
+    embed_source: bool
+    checkpoint: _Word | None = None
+    device: Device | Literal["auto"] = "auto"
+    precision: Precision | Literal["auto"] = "auto"
+
+
+class KnownAddition(_Part):
+    element: _Prose
+    kind: _Prose
+    why: _Prose
+
+
+class _Motion(_Part):
+    camera: Annotated[list[CameraTag], Field(max_length=100)]
+    requested: bool
+    speed: Speed
+    intensity: Intensity
+
+
+class _Prompt(_Part):
+    typed: _Prose
+    refined: _Prose
+    sent: _Prose
+    source: PromptSource
+    provider: _Word | None
+    model: _Word | None
+    added_elements: Annotated[list[KnownAddition], Field(max_length=1000)]
+    # Reports of earlier versions do not have these two.
+    struck_out: Annotated[list[KnownAddition], Field(max_length=1000)] = []
+    edited: bool = False
+    motion: _Motion
+
+
+class _UsedLora(_Part):
+    sha256: _Sha256 | None = None
+
+
+class _Engine(_Part):
+    id: Annotated[str, Field(pattern=r"^[\w.-]{1,64}$")]
+    precision: Precision | None = None
+    loras: list[_UsedLora] = []
+
+
+class _LastImage(_Part):
+    sha256: _Sha256
+    format: PictureFormat
+    bytes: Annotated[int, Field(ge=0, le=MAX_BYTES)] | None = None
+
+
+class _Image(_LastImage):
+    last: _LastImage | None = None
+
+
+class _Environment(_Part):
+    device: str | None = None
+
+
+class _Output(_Part):
+    frames_sha256: _Sha256
+
+
+class KnownReport(_Part):
+    parameters: _Parameters
+    prompt: _Prompt
+    engine: _Engine
+    image: _Image
+    environment: _Environment
+    output: _Output
