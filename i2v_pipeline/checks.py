@@ -17,12 +17,17 @@ MAX_SEED = 2**32 - 1
 to 53 bits only: a longer seed would come back changed."""
 
 
+NO_FIRST_PICTURE = frozenset({"references"})
+"""Families whose videos do not begin with the picture that they are given."""
+
+
 def check_request(spec: EngineSpec, request: GenerationRequest) -> None:
     """Raises `RequestError` with every mistake at once: what was given, what is allowed, the nearest legal values."""
     mistakes = [
         *_size_mistakes(spec.grid, request),
         *_time_mistakes(spec.grid, request),
         *_setting_mistakes(spec, request),
+        *_continuation_mistakes(spec, request),
         *_word_mistakes(spec, request),
         *_text_mistakes(request),
     ]
@@ -133,6 +138,27 @@ def _diffusion_mistakes(spec: EngineSpec, request: GenerationRequest) -> Iterato
         yield Text(
             f"{request.frames} frames: a last picture needs at least {spec.grid.frame_step + 1}. Choose more.",
             f"{request.frames} 帧：有结尾图片时至少需要 {spec.grid.frame_step + 1} 帧。请增加帧数。",
+        )
+
+
+def _continuation_mistakes(spec: EngineSpec, request: GenerationRequest) -> Iterator[Text]:
+    if request.continues is None:
+        return
+    if spec.family in NO_FIRST_PICTURE:
+        yield Text(
+            f"A video to go on from: {spec.id} reads pictures of subjects and begins with none of them. Make a new "
+            "video, or choose another engine.",
+            f"续写视频：{spec.id} 读取的是主体参考图，不以某张图片开头。请生成新视频，或换一个引擎。",
+        )
+    if request.continues.frame < 0:
+        yield Text(
+            f"Frame {request.continues.frame}: frames are counted from 0. Choose one of the video's.",
+            f"第 {request.continues.frame} 帧：帧号从 0 开始。请选择视频中的一帧。",
+        )
+    if request.frames == 1:
+        yield Text(
+            "1 frame: the first frame of the new clip is one that the video has already. Choose more.",
+            "1 帧：新片段的首帧原视频里已经有了。请增加帧数。",
         )
 
 

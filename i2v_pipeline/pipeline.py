@@ -16,11 +16,14 @@ import psutil
 from PIL import Image
 
 from i2v_pipeline.advice import training_findings
+from i2v_pipeline.chain import Told
 from i2v_pipeline.checks import check_request
+from i2v_pipeline.continuation import Joining, open_joining
 from i2v_pipeline.engines import load_engine
 from i2v_pipeline.images import Picture, open_picture, prepare
 from i2v_pipeline.inspection.advise import advise
-from i2v_pipeline.inspection.judge import inspect_frames, quality_of
+from i2v_pipeline.inspection.judge import Inspection, asked_and_seen, inspect_frames, quality_of
+from i2v_pipeline.inspection.motion import summarise
 from i2v_pipeline.inspection.preflight import picture_findings, request_findings, without_repeats
 from i2v_pipeline.planning import plan_run
 from i2v_pipeline.planning.machine import this_machine
@@ -82,6 +85,7 @@ def run(
     spec = find_engine(request.engine)
     check_request(spec, request)
     prepared, notes = _open_pictures(request)
+    joining = open_joining(request, prepared.pixels)
     before = (
         *notes,
         *request_findings(spec, request, source_size=(prepared.source_width, prepared.source_height)),
@@ -93,8 +97,9 @@ def run(
     engine = engines.get(spec)
     unfinished = outputs.video.with_name(f".{outputs.video.stem}.unfinished.mp4")
     try:
+        frames = engine.generate(request, prepared, clock, outputs.state, plan.mode)
         written = write_video(
-            clock.watch(engine.generate(request, prepared, clock, outputs.state, plan.mode)),
+            clock.watch(frames if joining is None else joining.frames(frames)),
             unfinished,
             width=request.width,
             height=request.height,
@@ -104,12 +109,10 @@ def run(
         # 3. Read back what was really written
         clock(Progress(stage="write", step=request.frames, steps=request.frames, seconds_left=0.0))
         info = probe_video(unfinished)
-        inspection = inspect_frames(
-            read_frames(unfinished),
-            fps=info.fps,
-            picture=prepared.pixels,
-            asked=request.motion.camera if request.motion.requested else (),
-        )
+        inspection = _inspect(unfinished, info.fps, request, prepared, joining)
+        told = Told()
+        if joining is not None:
+            told = joining.told(unfinished, request, inspection, job_id=job_id, created=created)
 
         # 4. Report: inside the video and beside it
         engine_facts = dict(engine.facts())
@@ -121,7 +124,7 @@ def run(
             prepared=prepared,
             measured=clock.measured(engine_facts),
             engine_facts=engine_facts,
-            findings=(*without_repeats(before, engine.findings()), *advise(inspection, spec, request)),
+            findings=(*without_repeats(before, engine.findings()), *told.findings, *advise(inspection, spec, request)),
             plan=plan,
             output=OutputFacts(
                 width=inspection.width,
@@ -133,8 +136,9 @@ def run(
             ),
             quality=quality_of(inspection),
             shown_path=outputs.shown_path,
+            continuation=told.section,
         )
-        report = _finish(unfinished, outputs, facts)
+        report = _finish(unfinished, outputs, facts, _stored(prepared) if joining is None else joining.stored_picture)
     finally:
         unfinished.unlink(missing_ok=True)
     if outputs.first_frame:
@@ -145,15 +149,28 @@ def run(
     return report
 
 
-def _finish(unfinished: Path, outputs: Outputs, facts: Run) -> dict[str, Any]:
+def _inspect(
+    video: Path, fps: float, request: GenerationRequest, prepared: Prepared, joining: Joining | None
+) -> Inspection:
+    """What the video is really like; whether it shows what was asked is looked for in the new clip alone."""
+    asked = request.motion.camera if request.motion.requested else ()
+    picture = prepared.pixels if joining is None else joining.first_picture
+    inspection = inspect_frames(read_frames(video), fps=fps, picture=picture, asked=asked)
+    if joining is None:
+        return inspection
+    size = {"width": inspection.width, "height": inspection.height}
+    pairs = inspection.pairs[joining.first_new :]
+    return replace(inspection, asked=asked_and_seen(asked, summarise(pairs, fps=fps, **size), pairs, **size))
+
+
+def _finish(unfinished: Path, outputs: Outputs, facts: Run, picture: tuple[str, bytes] | None) -> dict[str, Any]:
     """Puts the report and, unless the person opted out, the source pictures into the video; returns the report."""
-    kept = facts.request.embed_source
-    prepared, last = facts.prepared, facts.prepared.last
+    kept, last = facts.request.embed_source, facts.prepared.last
     return finish_video(
         unfinished,
         outputs.video,
         make_report=lambda video_bytes: build_report(facts, video_bytes),
-        picture=_stored(prepared) if kept else None,
+        picture=picture if kept else None,
         last_picture=_stored(last) if kept and last else None,
     )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, get_args
@@ -17,9 +18,10 @@ from i2v_pipeline.checks import check_request
 from i2v_pipeline.errors import InputError, RecipeError
 from i2v_pipeline.presets import find_engine
 from i2v_pipeline.report import SCHEMA
-from i2v_pipeline.report_parts import KnownAddition, KnownReport, KnownSchedule, PictureFormat, Strength
+from i2v_pipeline.report_parts import KnownAddition, KnownRecipe, KnownReport, KnownSchedule, PictureFormat, Strength
 from i2v_pipeline.types import (
     AddedElement,
+    Continuation,
     Finding,
     GenerationRequest,
     Guidance,
@@ -61,7 +63,7 @@ def read_recipe(path: Path) -> Recipe:
     """
     is_mp4 = _first_bytes(path)[4:8] == b"ftyp"
     report = _parse(_comment_of(path) if is_mp4 else _text_of(path), is_mp4=is_mp4)
-    known = _known(report)
+    known = known_report(report)
     if not is_mp4:
         return Recipe(report=report, is_video=False)
     try:
@@ -71,20 +73,26 @@ def read_recipe(path: Path) -> Recipe:
             "The picture inside this video cannot be read: the file is cut short or damaged. Take a whole copy of it.",
             "无法读取该视频中的图片：文件不完整或已损坏。请使用完整的副本。",
         ) from error
-    _check_stored(picture, known.image.sha256)
+    _check_stored(picture, first_recipe(known).image.sha256)
     _check_stored(last_picture, known.image.last.sha256 if known.image.last else None)
     return Recipe(report=report, is_video=True, picture=picture, last_picture=last_picture)
 
 
 def request_from_report(
-    report: dict[str, Any], picture: Path, *, last_picture: Path | None = None, checkpoint: Path | None = None
+    report: dict[str, Any],
+    picture: Path,
+    *,
+    last_picture: Path | None = None,
+    checkpoint: Path | None = None,
+    continued_video: Path | None = None,
 ) -> GenerationRequest:
     """The request that the report was made from, with the files that a report does not hold.
 
-    Whether one is missing is `missing_parts`' to say; it is then left out here. Raises `RecipeError` for a report
+    Of a chain it is the last clip's; without the video that it continued, one that begins anew from `picture`.
+    Whether a file is missing is `missing_parts`' to say; it is then left out here. Raises `RecipeError` for a report
     that cannot be used, and other `InputError`s for an engine or a setting that this studio does not have.
     """
-    known = _known(report)
+    known = known_report(report)
     settings, prompt, motion = known.parameters, known.prompt, known.prompt.motion
     request = GenerationRequest(
         engine=known.engine.id,
@@ -120,9 +128,21 @@ def request_from_report(
         checkpoint=checkpoint,
         device=settings.device,
         precision=settings.precision,
+        continues=None if continued_video is None else _continuation(known, continued_video),
     )
     check_request(find_engine(request.engine), request)
     return request
+
+
+def first_recipe(known: KnownReport) -> KnownRecipe:
+    """The recipe of the clip that a video begins with: its own, or that of the chain's first."""
+    first = None if known.continuation is None else known.continuation.clips[0].recipe
+    return known if first is None else first
+
+
+def _continuation(known: KnownReport, video: Path) -> Continuation | None:
+    frame = None if known.continuation is None else known.continuation.clips[-2].continued_at
+    return None if frame is None else Continuation(video=video, frame=frame)
 
 
 def _elements(given: list[KnownAddition]) -> tuple[AddedElement, ...]:
@@ -134,7 +154,7 @@ def missing_parts(recipe: Recipe) -> tuple[Finding, ...]:
 
     Raises `RecipeError` for a report that cannot be used.
     """
-    known = _known(recipe.report)
+    known = known_report(recipe.report)
     missing: list[Finding] = []
     if recipe.picture is None:
         missing.append(
@@ -236,7 +256,8 @@ def _parse(text: bytes, *, is_mp4: bool) -> dict[str, Any]:
     return report
 
 
-def _known(report: dict[str, Any]) -> KnownReport:
+def known_report(report: Mapping[str, Any]) -> KnownReport:
+    """What of a report its video is made from. Raises `RecipeError` for one that cannot be used."""
     schema = report.get("schema")
     if type(schema) is int and schema > SCHEMA:
         raise RecipeError(

@@ -71,6 +71,7 @@ class Run:
     output: OutputFacts
     quality: Mapping[str, Any]
     shown_path: str
+    continuation: Mapping[str, Any] | None = None
 
 
 def build_report(run: Run, video_bytes: int) -> dict[str, Any]:
@@ -108,6 +109,7 @@ def build_report(run: Run, video_bytes: int) -> dict[str, Any]:
         },
         "findings": [finding_of(finding) for finding in run.findings],
         "quality": dict(run.quality),
+        "continuation": run.continuation and dict(run.continuation),
         "environment": environment(run.engine_facts.get("runtime", {})),
         "output": {**asdict(run.output), "seconds": run.output.frames / run.output.fps, "bytes": video_bytes},
     }

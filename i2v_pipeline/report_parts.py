@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from i2v_pipeline.images import MAX_BYTES
 from i2v_pipeline.types import (
@@ -131,10 +131,69 @@ class _Output(_Part):
     frames_sha256: _Sha256
 
 
-class KnownReport(_Part):
+class KnownRecipe(_Part):
+    """The sections that one clip is made again from."""
+
     parameters: _Parameters
     prompt: _Prompt
     engine: _Engine
     image: _Image
     environment: _Environment
     output: _Output
+
+
+_Frame = Annotated[int, Field(ge=0, le=1_000_000)]
+
+
+class _Colour(_Part):
+    space: _Word
+    gain: Annotated[list[float], Field(min_length=3, max_length=3)]
+    offset: Annotated[list[float], Field(min_length=3, max_length=3)]
+    moved_by: float
+    before: float
+    after: float
+    applied: bool
+
+
+class _Join(_Part):
+    ssim: float
+    delta_e: float
+    colour: _Colour | None
+
+
+class KnownClip(_Part):
+    """A clip of a chain. All but the last have the video that they ended, and where the next one went on from it.
+
+    `frames` are its first and last frame in the whole video, None where nothing of it is left; `encoded` counts how
+    often they went through the encoder.
+    """
+
+    job: _Word
+    created: _Word
+    seed: Annotated[int, Field(ge=0)]
+    prompt: _Prose
+    frames: Annotated[list[_Frame], Field(min_length=2, max_length=2)] | None
+    encoded: _Count
+    join: _Join | None
+    continued_at: _Frame | None
+    video_sha256: _Sha256 | None
+    video_bytes: Annotated[int, Field(ge=0)] | None
+    frames_sha256: _Sha256 | None
+    recipe: KnownRecipe | None
+
+
+class KnownChain(_Part):
+    clips: Annotated[list[KnownClip], Field(min_length=2, max_length=1000)]
+
+    @model_validator(mode="after")
+    def _each_goes_on(self) -> KnownChain:
+        for clip in self.clips[:-1]:
+            if None in (clip.continued_at, clip.video_sha256, clip.video_bytes, clip.frames_sha256, clip.recipe):
+                raise ValueError("a clip does not say how it went on")
+        return self
+
+
+class KnownReport(KnownRecipe):
+    job: _Word
+    created: _Word
+    continuation: KnownChain | None = None

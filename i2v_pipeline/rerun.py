@@ -19,8 +19,18 @@ import numpy as np
 
 from i2v_pipeline.errors import InputError, RecipeError, StudioError
 from i2v_pipeline.pipeline import EngineCache, Outputs, run
-from i2v_pipeline.recipe import Recipe, StoredPicture, missing_parts, read_recipe, request_from_report, save_picture
-from i2v_pipeline.types import GenerationRequest, LoraRef, OnProgress, Text, U8Frames
+from i2v_pipeline.recipe import (
+    Recipe,
+    StoredPicture,
+    first_recipe,
+    known_report,
+    missing_parts,
+    read_recipe,
+    request_from_report,
+    save_picture,
+)
+from i2v_pipeline.remake import continue_again, find_continued, is_chain
+from i2v_pipeline.types import Continuation, GenerationRequest, LoraRef, OnProgress, Text, U8Frames
 from i2v_pipeline.video import read_frames
 
 COMPARED: Mapping[str, tuple[str, ...] | None] = {
@@ -49,12 +59,16 @@ TOLD_CHARACTERS = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
-    """Files that a report cannot hold, or that take the place of what it holds. A LoRA is known by hash or name."""
+    """Files that a report cannot hold, or that take the place of what it holds. A LoRA is known by hash or name.
+
+    `video` is the one that was continued.
+    """
 
     image: Path | None = None
     last_image: Path | None = None
     checkpoint: Path | None = None
     loras: tuple[Path, ...] = ()
+    video: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +127,10 @@ def find_original(path: Path) -> Original:
     beside = _video_beside(path, recipe.report)
     inside = recipe if beside is None else beside.recipe
     image = recipe.report["image"]
+    # Of a chain the file holds the picture of its first clip, and the report names that of the last.
+    first = first_recipe(known_report(recipe.report)).image.model_dump()
     pictures = {
-        "picture": inside.picture or _picture_beside(path, image),
+        "picture": inside.picture or _picture_beside(path, first),
         "last_picture": inside.last_picture or _picture_beside(path, image.get("last")),
     }
     return Original(path=path, recipe=replace(recipe, **pictures), video=beside and beside.path)
@@ -134,14 +150,14 @@ def rerun(
             "新视频或其报告会覆盖用于比较的原文件。请换一个文件名。",
         )
     with tempfile.TemporaryDirectory() as folder:
-        request = request_of(original.recipe, given, Path(folder))
+        request, otherwise = _request_again(original, given, engines, on_progress, Path(folder))
         report = run(request, engines, outputs, on_progress, job_id=job_id)
     is_equal = report["output"]["frames_sha256"] == original.frames_sha256
     psnr, note = (None, None) if is_equal else _compare_videos(original.video, outputs.video)
     return Rerun(
         report=report,
         frames_sha256_then=original.frames_sha256,
-        differences=tuple(find_differences(original.recipe.report, report)),
+        differences=(*otherwise, *find_differences(original.recipe.report, report)),
         psnr=psnr,
         note=note,
     )
@@ -175,6 +191,31 @@ def request_of(recipe: Recipe, given: Given, folder: Path) -> GenerationRequest:
     precision = report["engine"].get("precision")
     is_same = report["environment"].get("device") == "cpu" and precision is not None
     return replace(request, device="cpu", precision=precision) if is_same else request
+
+
+def _request_again(
+    original: Original, given: Given, engines: EngineCache, on_progress: OnProgress, folder: Path
+) -> tuple[GenerationRequest, tuple[Difference, ...]]:
+    """The request, and which clips of a chain came out otherwise where they had to be made again before its last."""
+    recipe = original.recipe
+    if not is_chain(recipe):
+        return request_of(recipe, given, folder), ()
+
+    def make_again(part: Recipe, picture: Path | None, continues: Continuation | None, target: Path) -> str:
+        files = replace(given, image=picture or given.image)
+        request = replace(request_of(part, files, folder), continues=continues)
+        places = Outputs(video=target, report=target.with_suffix(".json"), shown_path=target.name)
+        return run(request, engines, places, on_progress, job_id=target.stem)["output"]["frames_sha256"]
+
+    video = find_continued(recipe, given.video, original.path.absolute().parent)
+    remade = continue_again(recipe, video, folder, make_again)
+    request = request_of(recipe, replace(given, image=remade.picture), folder)
+    places = (f"continuation.clips.{number}.frames_sha256" for number, _, _ in remade.otherwise)
+    otherwise = (
+        Difference(field=place, then=then, now=now)
+        for place, (_, then, now) in zip(places, remade.otherwise, strict=True)
+    )
+    return replace(request, continues=remade.continues), tuple(otherwise)
 
 
 def find_differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Difference]:

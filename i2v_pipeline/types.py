@@ -126,6 +126,17 @@ class LoraRef:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Continuation:
+    """A finished video that is made longer: it keeps its frames up to `frame`, counted from 0, and loses those after.
+
+    The new clip begins with that frame, which is therefore the request's picture, and brings every frame but that.
+    """
+
+    video: Path
+    frame: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class GenerationRequest:
     """The complete recipe of one video: seed chosen, size and frames resolved. Nothing in it is a wish.
 
@@ -159,11 +170,17 @@ class GenerationRequest:
     checkpoint: Path | None = None
     device: Device | Literal["auto"] = "auto"
     precision: Precision | Literal["auto"] = "auto"
+    continues: Continuation | None = None
+
+    @property
+    def video_frames(self) -> int:
+        """Frames of the whole video; `frames` are those of the clip that the engine makes."""
+        return self.frames if self.continues is None else self.continues.frame + self.frames
 
     @property
     def seconds(self) -> float:
-        """Duration of the video in seconds."""
-        return self.frames / self.fps
+        """Duration of the whole video in seconds."""
+        return self.video_frames / self.fps
 
 
 @dataclass(frozen=True, kw_only=True)
