@@ -20,11 +20,11 @@ from starlette.responses import FileResponse, Response
 from i2v_pipeline.errors import StudioError
 from i2v_pipeline.images import MAX_BYTES, open_picture
 from i2v_pipeline.types import Text
-from studio.api.body import CreateVideo, read_body
+from studio.api.body import CreateVideo, read_body, read_extension_body
 from studio.api.errors import ApiError, error_response, response_of
 from studio.api.wire import DeletedVideo, ErrorAnswer, Variant, Video, VideoPage, video_of
 from studio.jobs.store import POSTER_NAME, REPORT_NAME, VIDEO_NAME, Job
-from studio.orders import Order, Ordered, read_order
+from studio.orders import Extension, Order, Ordered, read_extension, read_order
 from studio.owners import owner_of
 from studio.page.services import Services
 
@@ -77,6 +77,15 @@ def _videos(services: Services) -> APIRouter:
         order, picture = await read_body(request)
         async with turn:
             job, notices = await asyncio.to_thread(_place, order, picture, owner, services)
+        return video_of(job, notices)
+
+    @router.post("/extensions", operation_id="extend_video", openapi_extra=_EXTEND_BODY)
+    async def extend(request: Request) -> Video:
+        """Queues a video that keeps a completed one up to one of its late frames and goes on from there."""
+        owner = _owner(request)
+        extension = await read_extension_body(request)
+        async with turn:
+            job, notices = await asyncio.to_thread(_place_extension, extension, owner, services)
         return video_of(job, notices)
 
     @router.get("", operation_id="list_videos")
@@ -141,6 +150,16 @@ def _place(order: Order, picture: bytes, owner: str, services: Services) -> tupl
         path = Path(folder) / f"picture.{opened.format.lower()}"
         path.write_bytes(picture)
         ordered: Ordered = read_order(order, opened, path, services)
+        return services.store.submit(ordered.request, owner), ordered.notices
+
+
+def _place_extension(extension: Extension, owner: str, services: Services) -> tuple[Job, tuple[Text, ...]]:
+    """Checks what is asked of a continuation and queues it."""
+    before = _job(extension.video.id, owner, services)
+    if before.state != "done" or not before.video_path.is_file():
+        raise _not_ready(before)
+    with tempfile.TemporaryDirectory() as folder:
+        ordered = read_extension(extension, before, Path(folder), services)
         return services.store.submit(ordered.request, owner), ordered.notices
 
 
@@ -228,4 +247,15 @@ def _inline(schema: Any, reference: str, definition: dict[str, Any]) -> None:  #
             _inline(value, reference, definition)
 
 
+def _extend_body() -> dict[str, Any]:
+    """The same for what is asked of a continuation."""
+    schema = Extension.model_json_schema(ref_template="#/components/schemas/{model}")
+    inner = schema.pop("$defs")
+    for name, definition in inner.items():
+        _inline(schema, f"#/components/schemas/{name}", definition)
+    kinds = ("application/json", "multipart/form-data")
+    return {"requestBody": {"required": True, "content": {kind: {"schema": schema} for kind in kinds}}}
+
+
 _CREATE_BODY = _create_body()
+_EXTEND_BODY = _extend_body()

@@ -78,8 +78,8 @@ def numbers_of(request: GenerationRequest) -> Text:
     """`1248 × 704 · 96 frames · 24 fps · 4.0 s`."""
     size = f"{request.width} × {request.height}"
     return Text(
-        f"{size} · {request.frames} frames · {request.fps} fps · {request.seconds:.1f} s",
-        f"{size} · {request.frames} 帧 · {request.fps} 帧/秒 · {request.seconds:.1f} 秒",
+        f"{size} · {request.video_frames} frames · {request.fps} fps · {request.seconds:.1f} s",
+        f"{size} · {request.video_frames} 帧 · {request.fps} 帧/秒 · {request.seconds:.1f} 秒",
     )
 
 
