@@ -55,9 +55,26 @@ def request_of_video(recipe: Recipe, checkpoint: Path | None) -> GenerationReque
     missing = next((part for part in missing_parts(recipe) if part.code == "checkpoint"), None)
     if missing is not None and checkpoint is None:
         raise InputError(
-            f"{missing.message.en} Give it with --checkpoint.", f"{missing.message.zh}请用 --checkpoint 提供。"
+            f"{missing.message.en} Give that folder on the command line, with --checkpoint.",
+            f"{missing.message.zh}请在命令行中用 --checkpoint 提供该文件夹。",
         )
     return request_from_report(recipe.report, Path(), checkpoint=checkpoint)
+
+
+def request_of_sent_video(recipe: Recipe) -> GenerationRequest:
+    """The same for a video that somebody sent: what its report names on this machine's disk is not opened.
+
+    Raises `InputError` also for one that was made with LoRAs of its own.
+    """
+    request = request_of_video(recipe, None)
+    usual = {lora for preset in find_engine(request.engine).presets.values() for lora in preset.loras}
+    if not set(request.loras) <= usual:
+        raise InputError(
+            "This video was made with LoRAs of its own, and a file from elsewhere may not name files of this machine. "
+            "Continue it by its id, or on the command line.",
+            "该视频使用了自己的 LoRA，而外来文件不能指定本机上的文件。请用视频 id 续写，或在命令行中续写。",
+        )
+    return request
 
 
 def request_to_continue(

@@ -25,7 +25,6 @@ from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import Fit, GenerationRequest, Motion, PresetName, Text
 from prompt_refiner import refine
 from studio.continuing import Wish, request_to_continue
-from studio.jobs.store import Job
 from studio.models import best_engine
 from studio.page.services import Services
 from studio.plans import machine_now
@@ -98,7 +97,9 @@ class Extension(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    video: VideoReference = Field(description="A completed video of yours.")
+    video: VideoReference | None = Field(
+        default=None, description="A completed video of yours; in a form a file may stand in its place."
+    )
     prompt: _Words | None = Field(default=None, description="What happens next; without it the same as before.")
     seconds: Annotated[_Seconds | None, BeforeValidator(_as_number)] = Field(
         default=None,
@@ -165,12 +166,13 @@ def read_order(order: Order, picture: Picture, path: Path, services: Services) -
     return Ordered(request=request, notices=(*([notice] if notice else []), *said))
 
 
-def read_extension(extension: Extension, job: Job, folder: Path, services: Services) -> Ordered:
-    """The complete, checked request that goes on from the done `job`; its first picture is written into `folder`.
+def read_extension(
+    extension: Extension, before: GenerationRequest, video: Path, folder: Path, services: Services
+) -> Ordered:
+    """The complete, checked request that goes on from `video`; its first picture is written into `folder`.
 
-    Raises as `read_order` does.
+    `before` is the request that the video was made with. Raises as `read_order` does.
     """
-    before = job.request
     spec = find_engine(before.engine)
     frames, notice = frames_in(extension.seconds, extension.frames, before.fps, spec)
     wish = Wish(
@@ -181,7 +183,7 @@ def read_extension(extension: Extension, job: Job, folder: Path, services: Servi
         refine=extension.refine,
     )
     check_model(spec, before.checkpoint)
-    longer = request_to_continue(before, job.video_path, wish, folder, services.refiner)
+    longer = request_to_continue(before, video, wish, folder, services.refiner)
     return Ordered(request=longer.request, notices=(*([notice] if notice else []), *longer.notices))
 
 

@@ -58,31 +58,38 @@ async def read_body(request: Request) -> tuple[Order, bytes]:
     raise _wrong_kind(kind)
 
 
-async def read_extension_body(request: Request) -> Extension:
-    """What is asked of a continuation. Raises `ApiError` as `read_body` does."""
+async def read_extension_body(request: Request) -> tuple[Extension, bytes | None]:
+    """What is asked of a continuation, and the video where it came as a file. Raises `ApiError` as `read_body` does."""
     request = Request(request.scope, _limited(request))
     kind = _kind_of(request)
     try:
         if kind == "application/json":
-            return Extension.model_validate_json(await request.body())
+            return _with_video(Extension.model_validate_json(await request.body()), None)
         if kind not in _FORMS:
             raise _wrong_kind(kind)
         async with request.form(max_files=1, max_fields=MAX_FIELDS, max_part_size=MAX_BODY) as form:
             texts: dict[str, Any] = {
                 name: value for name, value in form.multi_items() if isinstance(value, str) and value != "null"
             }
-            if len(texts) < len(form.multi_items()) and isinstance(form.get("video"), UploadFile):
-                raise ApiError(
-                    HTTPStatus.BAD_REQUEST,
-                    "A video file: a video is named by its id here, as it was made by this studio. Send video[id].",
-                    "视频文件：这里用 id 指定由本工作室生成的视频。请发送 video[id]。",
-                    param="video",
-                )
             if _VIDEO_IN_FORM in texts:
                 texts["video"] = {"id": texts.pop(_VIDEO_IN_FORM)}
-            return Extension.model_validate_strings(texts)
+            file = form.get("video")
+            content = await file.read() if isinstance(file, UploadFile) else None
+            return _with_video(Extension.model_validate_strings(texts), content)
     except ValidationError as error:
         raise _mistakes(error, Extension.model_fields) from None
+
+
+def _with_video(extension: Extension, content: bytes | None) -> tuple[Extension, bytes | None]:
+    if (extension.video is None) == (content is None):
+        raise ApiError(
+            HTTPStatus.BAD_REQUEST,
+            "There must be one video to go on from. Send the id of yours as video[id], or an MP4 of this studio as the "
+            "file video.",
+            "需要且只需要一个要续写的视频。请用 video[id] 发送其 id，或以文件 video 发送由本工作室生成的 MP4。",
+            param="video",
+        )
+    return extension, content
 
 
 def _kind_of(request: Request) -> str:
