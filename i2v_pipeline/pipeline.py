@@ -30,7 +30,18 @@ from i2v_pipeline.planning.machine import this_machine
 from i2v_pipeline.presets import find_engine
 from i2v_pipeline.report import Measured, OutputFacts, Run, build_report
 from i2v_pipeline.specs import EngineSpec
-from i2v_pipeline.types import Engine, Finding, GenerationRequest, OnProgress, Prepared, Progress, StageName, U8Frames
+from i2v_pipeline.subjects import open_references
+from i2v_pipeline.types import (
+    Engine,
+    Finding,
+    GenerationRequest,
+    OnProgress,
+    Prepared,
+    Progress,
+    StageName,
+    U8Frames,
+    U8Image,
+)
 from i2v_pipeline.video import finish_video, probe_video, read_frames, write_poster, write_video
 
 GIB = 2**30
@@ -84,7 +95,7 @@ def run(
     # 1. Check and prepare
     spec = find_engine(request.engine)
     check_request(spec, request)
-    prepared, notes = _open_pictures(request)
+    prepared, notes = _open_pictures(spec, request)
     joining = open_joining(request, prepared.pixels)
     before = (
         *notes,
@@ -109,7 +120,9 @@ def run(
         # 3. Read back what was really written
         clock(Progress(stage="write", step=request.frames, steps=request.frames, seconds_left=0.0))
         info = probe_video(unfinished)
-        inspection = _inspect(unfinished, info.fps, request, prepared, joining)
+        # No frame of it is meant to be a reference.
+        shown = None if spec.takes.references else prepared.pixels
+        inspection = _inspect(unfinished, info.fps, request, shown, joining)
         told = Told()
         if joining is not None:
             told = joining.told(unfinished, request, inspection, job_id=job_id, created=created)
@@ -141,7 +154,7 @@ def run(
         report = _finish(unfinished, outputs, facts, _stored(prepared) if joining is None else joining.stored_picture)
     finally:
         unfinished.unlink(missing_ok=True)
-    if outputs.first_frame:
+    if outputs.first_frame and not spec.takes.references:
         Image.fromarray(prepared.pixels).save(outputs.first_frame, "PNG")
     if outputs.poster:
         write_poster(outputs.poster, written.first_frame)
@@ -150,11 +163,11 @@ def run(
 
 
 def _inspect(
-    video: Path, fps: float, request: GenerationRequest, prepared: Prepared, joining: Joining | None
+    video: Path, fps: float, request: GenerationRequest, begins_with: U8Image | None, joining: Joining | None
 ) -> Inspection:
     """What the video is really like; whether it shows what was asked is looked for in the new clip alone."""
     asked = request.motion.camera if request.motion.requested else ()
-    picture = prepared.pixels if joining is None else joining.first_picture
+    picture = begins_with if joining is None else joining.first_picture
     inspection = inspect_frames(read_frames(video), fps=fps, picture=picture, asked=asked)
     if joining is None:
         return inspection
@@ -172,6 +185,7 @@ def _finish(unfinished: Path, outputs: Outputs, facts: Run, picture: tuple[str, 
         make_report=lambda video_bytes: build_report(facts, video_bytes),
         picture=picture if kept else None,
         last_picture=_stored(last) if kept and last else None,
+        references=[_stored(other) for other in facts.prepared.others] if kept else (),
     )
 
 
@@ -185,8 +199,10 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     temporary.replace(path)
 
 
-def _open_pictures(request: GenerationRequest) -> tuple[Prepared, tuple[Finding, ...]]:
+def _open_pictures(spec: EngineSpec, request: GenerationRequest) -> tuple[Prepared, tuple[Finding, ...]]:
     """The request's pictures at its size, and what is to say about them."""
+    if spec.takes.references:
+        return open_references(request.images, request.subjects, request.width, request.height)
 
     def fitted(picture: Picture) -> Prepared:
         return prepare(picture, request.width, request.height, request.fit)

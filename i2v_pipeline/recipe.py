@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, get_args
@@ -29,9 +29,10 @@ from i2v_pipeline.types import (
     LoraRef,
     Motion,
     PromptOrigin,
+    Subject,
     Text,
 )
-from i2v_pipeline.video import read_comment, read_last_picture, read_picture
+from i2v_pipeline.video import read_comment, read_last_picture, read_picture, read_references
 
 MAX_REPORT_BYTES = 8 * 2**20
 """A report takes 10 to 100 KB; the longest lists in it grow with the frames and the steps."""
@@ -45,12 +46,16 @@ StoredPicture = tuple[str, bytes]
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A report that this studio can use, and the pictures that stood in the same file, None where they did not."""
+    """A report that this studio can use, and the pictures that stood in the same file, None where they did not.
+
+    Of a video that was made of references `picture` is the first, and `references` are the further ones: all, or none.
+    """
 
     report: dict[str, Any]
     is_video: bool
     picture: StoredPicture | None = field(default=None, repr=False)
     last_picture: StoredPicture | None = field(default=None, repr=False)
+    references: tuple[StoredPicture, ...] = field(default=(), repr=False)
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -67,7 +72,7 @@ def read_recipe(path: Path) -> Recipe:
     if not is_mp4:
         return Recipe(report=report, is_video=False)
     try:
-        picture, last_picture = read_picture(path), read_last_picture(path)
+        picture, last_picture, references = read_picture(path), read_last_picture(path), read_references(path)
     except InputError as error:
         raise RecipeError(
             "The picture inside this video cannot be read: the file is cut short or damaged. Take a whole copy of it.",
@@ -75,28 +80,36 @@ def read_recipe(path: Path) -> Recipe:
         ) from error
     _check_stored(picture, first_recipe(known).image.sha256)
     _check_stored(last_picture, known.image.last.sha256 if known.image.last else None)
-    return Recipe(report=report, is_video=True, picture=picture, last_picture=last_picture)
+    further = known.references[1:]
+    if references and len(references) != len(further):
+        raise _changed()
+    for reference, told in zip(references, further, strict=False):
+        _check_stored(reference, told.sha256)
+    return Recipe(report=report, is_video=True, picture=picture, last_picture=last_picture, references=references)
 
 
 def request_from_report(
     report: dict[str, Any],
     picture: Path,
     *,
+    references: Sequence[Path] = (),
     last_picture: Path | None = None,
     checkpoint: Path | None = None,
     continued_video: Path | None = None,
 ) -> GenerationRequest:
     """The request that the report was made from, with the files that a report does not hold.
 
-    Of a chain it is the last clip's; without the video that it continued, one that begins anew from `picture`.
-    Whether a file is missing is `missing_parts`' to say; it is then left out here. Raises `RecipeError` for a report
+    `references` are those after `picture`. Of a chain it is the last clip's request; without the video that it
+    continued, one that begins anew from `picture`. Whether a file is missing is `missing_parts`' to say; it is then
+    left out here, or for a reference has no name. Raises `RecipeError` for a report
     that cannot be used, and other `InputError`s for an engine or a setting that this studio does not have.
     """
     known = known_report(report)
     settings, prompt, motion = known.parameters, known.prompt, known.prompt.motion
+    unnamed = (Path(),) * (len(settings.subjects) - 1 - len(references))
     request = GenerationRequest(
         engine=known.engine.id,
-        images=(picture,),
+        images=(picture, *references, *unnamed),
         prompt=prompt.sent,
         origin=PromptOrigin(
             typed=prompt.typed,
@@ -125,6 +138,7 @@ def request_from_report(
         flow_shift=settings.flow_shift,
         loras=tuple(LoraRef(**lora.model_dump()) for lora in settings.loras),
         last_image=last_picture,
+        subjects=tuple(Subject(**subject.model_dump()) for subject in settings.subjects),
         checkpoint=checkpoint,
         device=settings.device,
         precision=settings.precision,
@@ -150,8 +164,9 @@ def _elements(given: list[KnownAddition]) -> tuple[AddedElement, ...]:
 
 
 def missing_parts(recipe: Recipe) -> tuple[Finding, ...]:
-    """The files that the video was made from and that are not in the recipe: `picture`, `last_picture`, `checkpoint`.
+    """The files that the video was made from and that are not in the recipe.
 
+    Their codes: `picture`, `references`, `last_picture`, `checkpoint`.
     Raises `RecipeError` for a report that cannot be used.
     """
     known = known_report(recipe.report)
@@ -162,6 +177,14 @@ def missing_parts(recipe: Recipe) -> tuple[Finding, ...]:
                 "picture",
                 Text("The picture is not in this file.", "该文件中没有源图片。"),
                 Text("Give the picture itself too.", "请另外提供源图片。"),
+            )
+        )
+    if len(known.parameters.subjects) - 1 > len(recipe.references):
+        missing.append(
+            _missing(
+                "references",
+                Text("The further reference pictures are not in this file.", "该文件中没有其余参考图。"),
+                Text("Give the reference pictures too.", "请另外提供参考图。"),
             )
         )
     if known.parameters.last_image and recipe.last_picture is None:
@@ -283,11 +306,7 @@ def _check_stored(picture: StoredPicture | None, sha256: str | None) -> None:
     if picture is None:
         return
     if picture[0] not in get_args(PictureFormat) or hashlib.sha256(picture[1]).hexdigest() != sha256:
-        raise RecipeError(
-            "The picture inside this video is not the one that its report names: another program has changed the "
-            "file. Give the original file.",
-            "该视频中的图片与报告所记录的不一致：文件被其他程序改动过。请提供原始文件。",
-        )
+        raise _changed()
 
 
 def _guidance(given: Strength | list[Strength] | None) -> Guidance | None:
@@ -322,6 +341,14 @@ def _shortly(number: int) -> str:
 
 def _missing(code: str, message: Text, remedy: Text) -> Finding:
     return Finding(code=code, severity="warn", message=message, remedy=remedy)
+
+
+def _changed() -> RecipeError:
+    return RecipeError(
+        "The picture inside this video is not the one that its report names: another program has changed the "
+        "file. Give the original file.",
+        "该视频中的图片与报告所记录的不一致：文件被其他程序改动过。请提供原始文件。",
+    )
 
 
 def _foreign() -> RecipeError:

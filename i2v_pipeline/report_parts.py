@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from i2v_pipeline.images import MAX_BYTES
+from i2v_pipeline.mp4 import MAX_PICTURES
 from i2v_pipeline.types import (
     CameraTag,
     Device,
@@ -54,6 +55,11 @@ class _Lora(_Part):
     expert: Expert | None
 
 
+class _Subject(_Part):
+    name: _Word
+    remove_background: bool
+
+
 class _Parameters(_Part):
     resolution: _Word
     width: _Count
@@ -69,6 +75,8 @@ class _Parameters(_Part):
     flow_shift: float | None
     loras: Annotated[list[_Lora], Field(max_length=100)]
     last_image: bool
+    # Reports of earlier versions do not have this one.
+    subjects: Annotated[list[_Subject], Field(max_length=MAX_PICTURES)] = []
     negative_prompt: _Prose
     embed_source: bool
     checkpoint: _Word | None = None
@@ -138,6 +146,7 @@ class KnownRecipe(_Part):
     prompt: _Prompt
     engine: _Engine
     image: _Image
+    references: Annotated[list[_LastImage], Field(max_length=MAX_PICTURES)] = []
     environment: _Environment
     output: _Output
 

@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import math
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from i2v_pipeline.errors import InputError, RecipeError, StudioError
+from i2v_pipeline.differences import Difference, Psnr, compare_videos, find_differences
+from i2v_pipeline.errors import InputError, RecipeError
 from i2v_pipeline.pipeline import EngineCache, Outputs, run
 from i2v_pipeline.recipe import (
     Recipe,
@@ -30,30 +27,8 @@ from i2v_pipeline.recipe import (
     save_picture,
 )
 from i2v_pipeline.remake import continue_again, find_continued, is_chain
-from i2v_pipeline.types import Continuation, GenerationRequest, LoraRef, OnProgress, Text, U8Frames
-from i2v_pipeline.video import read_frames
+from i2v_pipeline.types import Continuation, GenerationRequest, LoraRef, OnProgress, Text
 
-COMPARED: Mapping[str, tuple[str, ...] | None] = {
-    "parameters": None,
-    "prompt": ("sent", "negative_sent", "tokens", "motion"),
-    "image": None,
-    "engine": None,
-    "environment": None,
-    "output": ("width", "height", "frames", "fps", "codec"),
-}
-"""The sections of the report that can explain other frames, and which of their fields; None: all."""
-NOT_COMPARED = frozenset(
-    {
-        # Asked for, not used: what was used stands in `engine` and `environment`.
-        "parameters.device", "parameters.precision", "parameters.checkpoint",
-        # Where a file lay, and whether the picture goes into the video, change no frame.
-        "parameters.loras", "parameters.embed_source",
-        # What an earlier run had left in memory.
-        "engine.loaded", "engine.reused",
-        # Sentences that follow from the numbers.
-        "image.fitted", "image.fitted_zh", "image.last.fitted", "image.last.fitted_zh",
-    }
-)  # fmt: skip
 TOLD_CHARACTERS = 100
 
 
@@ -61,10 +36,11 @@ TOLD_CHARACTERS = 100
 class Given:
     """Files that a report cannot hold, or that take the place of what it holds. A LoRA is known by hash or name.
 
-    `video` is the one that was continued.
+    `references` are all of them in their order, the first included. `video` is the one that was continued.
     """
 
     image: Path | None = None
+    references: tuple[Path, ...] = ()
     last_image: Path | None = None
     checkpoint: Path | None = None
     loras: tuple[Path, ...] = ()
@@ -82,23 +58,6 @@ class Original:
     @property
     def frames_sha256(self) -> str:
         return self.recipe.report["output"]["frames_sha256"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """A field of the report with another value than then; `field` is its place, with dots."""
-
-    field: str
-    then: Any
-    now: Any
-
-
-@dataclass(frozen=True, kw_only=True)
-class Psnr:
-    """Peak signal-to-noise ratio in dB: of the worst frame, and of the mean squared error of all; None when equal."""
-
-    min_db: float | None
-    mean_db: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,11 +88,15 @@ def find_original(path: Path) -> Original:
     image = recipe.report["image"]
     # Of a chain the file holds the picture of its first clip, and the report names that of the last.
     first = first_recipe(known_report(recipe.report)).image.model_dump()
+    further = [_picture_beside(path, reference) for reference in recipe.report.get("references", [])[1:]]
+    beside_it = tuple(reference for reference in further if reference is not None)
     pictures = {
         "picture": inside.picture or _picture_beside(path, first),
         "last_picture": inside.last_picture or _picture_beside(path, image.get("last")),
     }
-    return Original(path=path, recipe=replace(recipe, **pictures), video=beside and beside.path)
+    references = inside.references or (beside_it if len(beside_it) == len(further) else ())
+    found = replace(recipe, **pictures, references=references)
+    return Original(path=path, recipe=found, video=beside and beside.path)
 
 
 def rerun(
@@ -153,7 +116,7 @@ def rerun(
         request, otherwise = _request_again(original, given, engines, on_progress, Path(folder))
         report = run(request, engines, outputs, on_progress, job_id=job_id)
     is_equal = report["output"]["frames_sha256"] == original.frames_sha256
-    psnr, note = (None, None) if is_equal else _compare_videos(original.video, outputs.video)
+    psnr, note = (None, None) if is_equal else compare_videos(original.video, outputs.video)
     return Rerun(
         report=report,
         frames_sha256_then=original.frames_sha256,
@@ -170,8 +133,12 @@ def request_of(recipe: Recipe, given: Given, folder: Path) -> GenerationRequest:
     option for each file that is missing.
     """
     report = recipe.report
+    subjects = len(report["parameters"].get("subjects", []))
+    _check_references(given, subjects)
+    first, *others = given.references or (given.image,)
     options = {
-        "picture": ("--image", given.image),
+        "picture": ("--reference" if subjects else "--image", first),
+        "references": ("--reference", given.references or None),
         "last_picture": ("--last-image", given.last_image),
         "checkpoint": ("--checkpoint", given.checkpoint),
     }
@@ -183,7 +150,8 @@ def request_of(recipe: Recipe, given: Given, folder: Path) -> GenerationRequest:
         )
     request = request_from_report(
         report,
-        given.image or _saved(recipe.picture, folder, "image"),
+        first or _saved(recipe.picture, folder, "image"),
+        references=others or [_saved(each, folder, f"image{index}") for index, each in enumerate(recipe.references, 1)],
         last_picture=given.last_image or (recipe.last_picture and _saved(recipe.last_picture, folder, "last-image")),
         checkpoint=given.checkpoint,
     )
@@ -216,16 +184,6 @@ def _request_again(
         for place, (_, then, now) in zip(places, remade.otherwise, strict=True)
     )
     return replace(request, continues=remade.continues), tuple(otherwise)
-
-
-def find_differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Difference]:
-    """The fields of `COMPARED` that differ between two reports. What the older one does not speak of is left out."""
-    for section, names in COMPARED.items():
-        old, new = then.get(section), now.get(section)
-        if not isinstance(old, dict) or not isinstance(new, dict):
-            continue
-        for name in old if names is None else [name for name in names if name in old]:
-            yield from _differences(f"{section}.{name}", old[name], new.get(name))
 
 
 def describe(result: Rerun) -> Iterator[Text]:
@@ -267,16 +225,6 @@ def as_json(result: Rerun) -> dict[str, Any]:
     }
 
 
-def measure_psnr(one: Iterator[U8Frames], other: Iterator[U8Frames]) -> Psnr | None:
-    """Frame by frame over two videos; None where they differ in size or number of frames."""
-    errors: list[float] = []
-    for a, b in zip_longest(one, other):
-        if a is None or b is None or a.shape != b.shape:
-            return None
-        errors.append(float(np.mean(np.square(a.astype(np.float32) - b), dtype=np.float64)))
-    return Psnr(min_db=_db(max(errors)), mean_db=_db(sum(errors) / len(errors))) if errors else None
-
-
 # --- finding what belongs to a report ---------------------------------------------------------------------------------
 
 
@@ -307,6 +255,21 @@ def _picture_beside(path: Path, image: Mapping[str, Any] | None) -> StoredPictur
 def _saved(picture: StoredPicture | None, folder: Path, name: str) -> Path:
     assert picture is not None, "missing_parts would have told"
     return save_picture(picture, folder, name)
+
+
+def _check_references(given: Given, subjects: int) -> None:
+    count = len(given.references)
+    if count and count != subjects:
+        raise InputError(
+            f"{count} reference pictures: this video was made of {subjects}. Give as many with --reference, in the "
+            "same order.",
+            f"给出了 {count} 张参考图：该视频使用了 {subjects} 张。请按相同顺序用 --reference 提供。",
+        )
+    if count and given.image is not None:
+        raise InputError(
+            "--image and --reference: both give the first picture. Leave out --image.",
+            "--image 与 --reference 都指定了第一张图片。请去掉 --image。",
+        )
 
 
 def _find_loras(
@@ -350,50 +313,6 @@ def _sha256_of(path: Path) -> str:
 
 
 # --- comparing --------------------------------------------------------------------------------------------------------
-
-
-def _differences(place: str, then: Any, now: Any) -> Iterator[Difference]:  # noqa: ANN401 - any JSON values
-    if place in NOT_COMPARED or then == now:
-        return
-    if isinstance(then, dict) and isinstance(now, dict):
-        for name, value in then.items():
-            yield from _differences(f"{place}.{name}", value, now.get(name))
-    elif _are_lists_of_parts(then, now):
-        for index, (old, new) in enumerate(zip(then, now, strict=True)):
-            yield from _differences(f"{place}.{index}", old, new)
-    else:
-        yield Difference(field=place, then=then, now=now)
-
-
-def _are_lists_of_parts(*values: Any) -> bool:  # noqa: ANN401
-    are_lists = all(isinstance(value, list) and all(isinstance(part, dict) for part in value) for value in values)
-    return are_lists and len({len(value) for value in values}) == 1
-
-
-def _compare_videos(then: Path | None, now: Path) -> tuple[Psnr | None, Text]:
-    if then is None:
-        return None, Text(
-            "The first video is not beside its report, so there is nothing to measure the PSNR on.",
-            "报告旁没有原视频，无法计算 PSNR。",
-        )
-    try:
-        psnr = measure_psnr(read_frames(then), read_frames(now))
-    except StudioError as error:
-        return None, error.text
-    if psnr is None:
-        return None, Text(
-            "The videos differ in size or number of frames, so there is no PSNR.",
-            "两个视频的尺寸或帧数不同，无法计算 PSNR。",
-        )
-    return psnr, Text(
-        "Measured on both videos as they are decoded: the frames before encoding are not kept, so the loss of H.264 is "
-        "in both.",
-        "PSNR 由两个视频解码后的画面计算：编码前的帧没有保存，因此双方都含 H.264 的压缩损失。",
-    )
-
-
-def _db(mean_squared_error: float) -> float | None:
-    return None if mean_squared_error == 0 else round(10 * math.log10(255**2 / mean_squared_error), 2)
 
 
 def _decibel(value: float | None) -> Text:

@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from i2v_pipeline.errors import InputError
-from i2v_pipeline.presets import find_engine, load_presets
 from i2v_pipeline.types import Text
-from studio.models import best_engine
-from studio.plans import machine_now
+from studio.given_pictures import add_pictures, engine_for, given_by
 from studio.printing import pick, print_json
 
 MAX_TIMES = 20
@@ -24,8 +22,7 @@ MAX_TIMES = 20
 def add_check(commands: Any) -> None:  # noqa: ANN401 - argparse does not export the type of its sub-parsers
     """`check IMAGE PROMPT`: before anything is made."""
     check = commands.add_parser("check", help="what is worth knowing before a run: of picture, prompt and settings")
-    check.add_argument("image", type=Path)
-    check.add_argument("prompt")
+    add_pictures(check)
     check.add_argument("--engine", default="auto", metavar="ID", help="see `models list`; auto: the best one here")
     check.add_argument("--json", action="store_true")
     check.set_defaults(run=_check)
@@ -62,6 +59,14 @@ def add_rerun(commands: Any) -> None:  # noqa: ANN401
     rerun = commands.add_parser("rerun", help="make a video again from its report, and compare the frames")
     rerun.add_argument("original", type=Path, metavar="REPORT.json|VIDEO.mp4")
     rerun.add_argument("--image", type=Path, help="the picture, where neither the video nor the folder holds it")
+    rerun.add_argument(
+        "--reference",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="IMAGE",
+        help="likewise, a reference picture; all of them, in order",
+    )
     rerun.add_argument(
         "--last-image", type=Path, metavar="IMAGE", help="likewise, the picture that the video ends with"
     )
@@ -101,8 +106,9 @@ def _check(arguments: argparse.Namespace) -> None:
     from i2v_pipeline.report import finding_of
     from studio.checking import find_findings
 
-    spec = best_engine(load_presets(), machine_now()) if arguments.engine == "auto" else find_engine(arguments.engine)
-    findings = find_findings(arguments.image, arguments.prompt, spec)
+    given = given_by(arguments)
+    spec = engine_for(given, arguments.engine)
+    findings = find_findings(given.images, given.prompt, spec, given.subjects)
     if arguments.json:
         print_json({"engine": spec.id, "findings": [finding_of(finding) for finding in findings]})
         return
@@ -186,6 +192,7 @@ def _rerun(arguments: argparse.Namespace) -> None:
     original = find_original(arguments.original)
     given = Given(
         image=arguments.image,
+        references=tuple(arguments.reference),
         last_image=arguments.last_image,
         checkpoint=arguments.checkpoint,
         loras=tuple(arguments.lora),
