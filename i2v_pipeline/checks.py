@@ -11,7 +11,7 @@ from i2v_pipeline.errors import RequestError
 from i2v_pipeline.guidance import guidance_mistakes
 from i2v_pipeline.images import legal_frames, legal_sides
 from i2v_pipeline.specs import EngineSpec, Grid
-from i2v_pipeline.types import CameraTag, Ending, GenerationRequest, Intensity, Speed, Text
+from i2v_pipeline.types import Aftercare, CameraTag, Ending, GenerationRequest, Intensity, Speed, Text
 
 MAX_NAME = 80
 """Characters of a subject's name."""
@@ -33,6 +33,7 @@ def check_request(spec: EngineSpec, request: GenerationRequest) -> None:
         *_time_mistakes(spec.grid, request),
         *_setting_mistakes(spec, request),
         *_aftercare_mistakes(request),
+        *_continuation_mistakes(spec, request),
         *_picture_mistakes(spec, request),
         *_word_mistakes(spec, request),
         *_text_mistakes(request),
@@ -166,6 +167,32 @@ def _aftercare_mistakes(request: GenerationRequest) -> Iterator[Text]:
         yield Text(
             "A loop dissolves its end into its start, so a last picture would not be seen. Leave one of them out.",
             "循环会让结尾淡入开头，结尾图片将不可见。请二者取一。",
+        )
+
+
+def _continuation_mistakes(spec: EngineSpec, request: GenerationRequest) -> Iterator[Text]:
+    if request.continues is None:
+        return
+    if spec.takes.references:
+        yield Text(
+            f"A video to go on from: {spec.id} reads pictures of subjects and begins with none of them. Make a new "
+            "video, or choose another engine.",
+            f"续写视频：{spec.id} 读取的是主体参考图，不以某张图片开头。请生成新视频，或换一个引擎。",
+        )
+    if request.continues.frame < 0:
+        yield Text(
+            f"Frame {request.continues.frame}: frames are counted from 0. Choose one of the video's.",
+            f"第 {request.continues.frame} 帧：帧号从 0 开始。请选择视频中的一帧。",
+        )
+    if request.aftercare != Aftercare():
+        yield Text(
+            "After-care of a video that goes on from another: it is for finished ones. Leave it out.",
+            "续写视频不能同时做后期处理。请去掉后期处理。",
+        )
+    if request.frames == 1:
+        yield Text(
+            "1 frame: the first frame of the new clip is one that the video has already. Choose more.",
+            "1 帧：新片段的首帧原视频里已经有了。请增加帧数。",
         )
 
 

@@ -19,11 +19,14 @@ from i2v_pipeline.advice import training_findings
 from i2v_pipeline.aftercare.care import as_made, care_for, facts_of
 from i2v_pipeline.aftercare.length import length_of
 from i2v_pipeline.attempts import carry_out
+from i2v_pipeline.chain import Told
 from i2v_pipeline.checks import check_request
+from i2v_pipeline.continuation import Joining, open_joining
 from i2v_pipeline.engines import load_engine
 from i2v_pipeline.images import Picture, open_picture, prepare
 from i2v_pipeline.inspection.advise import advise
-from i2v_pipeline.inspection.judge import inspect_frames, quality_of
+from i2v_pipeline.inspection.judge import Inspection, asked_and_seen, inspect_frames, quality_of
+from i2v_pipeline.inspection.motion import summarise
 from i2v_pipeline.inspection.preflight import picture_findings, request_findings, without_repeats
 from i2v_pipeline.planning import plan_run
 from i2v_pipeline.planning.machine import this_machine
@@ -31,7 +34,17 @@ from i2v_pipeline.presets import find_engine
 from i2v_pipeline.report import Measured, OutputFacts, Run, build_report
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.subjects import open_references
-from i2v_pipeline.types import Engine, Finding, GenerationRequest, OnProgress, Prepared, Progress, StageName, U8Frames
+from i2v_pipeline.types import (
+    Engine,
+    Finding,
+    GenerationRequest,
+    OnProgress,
+    Prepared,
+    Progress,
+    StageName,
+    U8Frames,
+    U8Image,
+)
 from i2v_pipeline.video import WrittenVideo, finish_video, probe_video, read_frames, write_poster, write_video
 
 GIB = 2**30
@@ -88,6 +101,7 @@ def run(
     spec = find_engine(request.engine)
     check_request(spec, request)
     prepared, notes = _open_pictures(spec, request)
+    joining = open_joining(request, prepared.pixels)
     before = (
         *notes,
         *request_findings(spec, request, source_size=(prepared.source_width, prepared.source_height)),
@@ -102,8 +116,8 @@ def run(
     unfinished = outputs.video.with_name(f".{outputs.video.stem}.unfinished.mp4")
 
     def generate(mode: str, hear: OnProgress) -> WrittenVideo:
-        made = clock.watch(engine.generate(request, prepared, hear, outputs.state, mode))
-        cared = care_for(request, made, folder)
+        made = engine.generate(request, prepared, hear, outputs.state, mode)
+        cared = care_for(request, clock.watch(made if joining is None else joining.frames(made)), folder)
         written = write_video(cared.frames, unfinished, width=request.width, height=request.height, fps=length.fps)
         cuts[:] = cared.cuts
         return written
@@ -114,13 +128,12 @@ def run(
         # 3. Read back what was really written
         clock(Progress(stage="write", step=length.frames, steps=length.frames, seconds_left=0.0, note=attempts.note))
         info = probe_video(unfinished)
-        inspection = inspect_frames(
-            as_made(request, read_frames(unfinished)),
-            fps=info.fps * request.fps / length.fps,
-            # No frame of it is meant to be a reference.
-            picture=None if spec.takes.references else prepared.pixels,
-            asked=request.motion.camera if request.motion.requested else (),
-        )
+        # No frame of it is meant to be a reference.
+        shown = None if spec.takes.references else prepared.pixels
+        inspection = _inspect(unfinished, request, shown, joining)
+        told = Told()
+        if joining is not None:
+            told = joining.told(unfinished, request, inspection, job_id=job_id, created=created)
 
         # 4. Report: inside the video and beside it
         engine_facts = dict(engine.facts())
@@ -136,6 +149,7 @@ def run(
             findings=(
                 *without_repeats(before, engine.findings()),
                 *attempts.findings(measured.resumed_at_step),
+                *told.findings,
                 *advise(inspection, spec, request),
             ),
             plan=plan,
@@ -150,8 +164,9 @@ def run(
             ),
             quality=quality_of(inspection),
             shown_path=outputs.shown_path,
+            continuation=told.section,
         )
-        report = _finish(unfinished, outputs, facts)
+        report = _finish(unfinished, outputs, facts, _stored(prepared) if joining is None else joining.stored_picture)
     finally:
         unfinished.unlink(missing_ok=True)
     if outputs.first_frame and not spec.takes.references:
@@ -162,17 +177,31 @@ def run(
     return report
 
 
-def _finish(unfinished: Path, outputs: Outputs, facts: Run) -> dict[str, Any]:
+def _inspect(
+    video: Path, request: GenerationRequest, begins_with: U8Image | None, joining: Joining | None
+) -> Inspection:
+    """What the video is really like; whether it shows what was asked is looked for in the new clip alone."""
+    asked = request.motion.camera if request.motion.requested else ()
+    picture = begins_with if joining is None else joining.first_picture
+    fps = float(request.fps)
+    inspection = inspect_frames(as_made(request, read_frames(video)), fps=fps, picture=picture, asked=asked)
+    if joining is None:
+        return inspection
+    size = {"width": inspection.width, "height": inspection.height}
+    pairs = inspection.pairs[joining.first_new :]
+    return replace(inspection, asked=asked_and_seen(asked, summarise(pairs, fps=fps, **size), pairs, **size))
+
+
+def _finish(unfinished: Path, outputs: Outputs, facts: Run, picture: tuple[str, bytes] | None) -> dict[str, Any]:
     """Puts the report and, unless the person opted out, the source pictures into the video; returns the report."""
-    kept = facts.request.embed_source
-    prepared, last = facts.prepared, facts.prepared.last
+    kept, last = facts.request.embed_source, facts.prepared.last
     return finish_video(
         unfinished,
         outputs.video,
         make_report=lambda video_bytes: build_report(facts, video_bytes),
-        picture=_stored(prepared) if kept else None,
+        picture=picture if kept else None,
         last_picture=_stored(last) if kept and last else None,
-        references=[_stored(other) for other in prepared.others] if kept else (),
+        references=[_stored(other) for other in facts.prepared.others] if kept else (),
     )
 
 

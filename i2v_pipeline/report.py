@@ -80,6 +80,7 @@ class Run:
     output: OutputFacts
     quality: Mapping[str, Any]
     shown_path: str
+    continuation: Mapping[str, Any] | None = None
 
 
 def build_report(run: Run, video_bytes: int) -> dict[str, Any]:
@@ -123,6 +124,7 @@ def build_report(run: Run, video_bytes: int) -> dict[str, Any]:
         },
         "findings": [finding_of(finding) for finding in run.findings],
         "quality": dict(run.quality),
+        "continuation": run.continuation and dict(run.continuation),
         "environment": environment(run.engine_facts.get("runtime", {})),
         "output": {**asdict(run.output), "seconds": run.output.frames / run.output.fps, "bytes": video_bytes},
     }

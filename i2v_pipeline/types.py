@@ -147,6 +147,17 @@ class Subject:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Continuation:
+    """A finished video that is made longer: it keeps its frames up to `frame`, counted from 0, and loses those after.
+
+    The new clip begins with that frame, which is therefore the request's picture, and brings every frame but that.
+    """
+
+    video: Path
+    frame: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class GenerationRequest:
     """The complete recipe of one video: seed chosen, size and frames resolved. Nothing in it is a wish.
 
@@ -184,6 +195,12 @@ class GenerationRequest:
     device: Device | Literal["auto"] = "auto"
     precision: Precision | Literal["auto"] = "auto"
     aftercare: Aftercare = Aftercare()
+    continues: Continuation | None = None
+
+    @property
+    def video_frames(self) -> int:
+        """Frames of the whole video; `frames` are those of the clip that the engine makes."""
+        return self.frames if self.continues is None else self.continues.frame + self.frames
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from i2v_pipeline.presets import find_engine, load_presets
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import Aftercare, Motion, PresetName, Text
 from studio.doctor import diagnose
-from studio.file_commands import add_check, add_convert, add_inspect, add_rerun, add_strip, check_out
+from studio.file_commands import add_check, add_continue, add_convert, add_inspect, add_rerun, add_strip, check_out
 from studio.given_pictures import add_pictures, engine_for, given_by, references_in_plan
 from studio.models import best_engine, needs_of, state_of
 from studio.plans import Hypothesis, duration, machine_like, machine_now, plan_choice, told
@@ -71,7 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     adders = (
         *(_add_serve, _add_generate, _add_refine, _add_plan, _add_models, _add_doctor),
-        *(add_check, add_inspect, add_rerun, add_strip),
+        *(add_check, add_inspect, add_continue, add_rerun, add_strip),
     )
     for add in adders:
         add(commands)

@@ -125,7 +125,7 @@ def compose(
         fit=choice.fit or spec.takes.fits[0],
         frames=preset.frames if choice.frames is None else choice.frames,
         fps=preset.fps if choice.fps is None else choice.fps,
-        seed=secrets.randbelow(SEED_LIMIT) if choice.seed is None else choice.seed,
+        seed=fresh_seed() if choice.seed is None else choice.seed,
         negative_prompt=default_negative(spec, motion) if choice.negative_prompt is None else choice.negative_prompt,
         preset=choice.preset,
         steps=preset.steps if choice.steps is None else choice.steps,
@@ -141,6 +141,11 @@ def compose(
         precision=choice.precision,
         aftercare=choice.aftercare,
     )
+
+
+def fresh_seed() -> int:
+    """A seed that nobody chose."""
+    return secrets.randbelow(SEED_LIMIT)
 
 
 def preset_of(spec: EngineSpec, name: PresetName) -> Preset:

@@ -30,7 +30,7 @@ from prompt_refiner import RefinerSettings
 from studio.api.body import MAX_BODY, CreateVideo
 from studio.api.wire import percent_of, status_of, video_of
 from studio.jobs.store import OVER, Job, JobProgress, JobStore
-from studio.orders import make_order, read_order
+from studio.orders import Extension, make_order, read_order
 from studio.page.services import Services
 
 # The client calls its own videos methods old; other servers speak them all the same.
@@ -227,12 +227,16 @@ def test_the_document_tells_every_path_and_every_field(studio: RunningStudio) ->
     told = {path: set(methods) for path, methods in document["paths"].items()}
     assert told == {
         "/videos": {"get", "post"},
+        "/videos/extensions": {"post"},
         "/videos/{video_id}": {"get", "delete"},
         "/videos/{video_id}/content": {"get"},
     }
     bodies = document["paths"]["/videos"]["post"]["requestBody"]["content"]
     for kind in ("application/json", "multipart/form-data"):
         assert set(bodies[kind]["schema"]["properties"]) == set(CreateVideo.model_fields)
+    bodies = document["paths"]["/videos/extensions"]["post"]["requestBody"]["content"]
+    for kind in ("application/json", "multipart/form-data"):
+        assert set(bodies[kind]["schema"]["properties"]) == set(Extension.model_fields)
     answers = document["paths"]["/videos"]["post"]["responses"]
     assert set(answers) == {"200", "4XX", "5XX"}
     references = {part.partition('"')[0] for part in json.dumps(document).split('"$ref": "#/components/schemas/')[1:]}

@@ -28,7 +28,7 @@ class Length:
 
 def length_of(request: GenerationRequest) -> Length:
     """The video that will be written."""
-    care, frames, fps, steps = request.aftercare, request.frames, request.fps, 1
+    care, frames, fps, steps = request.aftercare, request.video_frames, request.fps, 1
     if care.double_rate:
         frames, fps, steps = 2 * frames - 1, 2 * fps, 2
     if care.ending == "boomerang":

@@ -73,6 +73,9 @@ class Video(BaseModel):
     frames: int
     fps: int
     seed: int
+    continues_at_frame: int | None = Field(
+        default=None, description="The last frame of an earlier video that this one keeps; what follows is new."
+    )
     notices: list[str] = Field(
         default=[], description="What was not done as asked, and why; in the answer to create only."
     )
@@ -118,6 +121,7 @@ def video_of(job: Job, notices: tuple[Text, ...] = ()) -> Video:
         typed_prompt=request.origin.typed,
         preset=request.preset,
         frames=written.frames,
+        continues_at_frame=request.continues and request.continues.frame,
         fps=written.fps,
         seed=request.seed,
         notices=[notice.en for notice in notices],

@@ -184,6 +184,8 @@ def what_the_form_lacks(request: GenerationRequest) -> list[Text]:
         lacks.append(Text("LoRAs from outside the LoRA folder", "LoRA 文件夹之外的 LoRA"))
     if len(request.images) > 1:
         lacks.append(Text("its further pictures", "其余图像"))
+    if request.continues is not None:
+        lacks.append(Text("the video that it continues", "所续写的视频"))
     if request.checkpoint is not None:
         lacks.append(Text("its own model folder", "自定义模型文件夹"))
     return lacks

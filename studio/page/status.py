@@ -8,6 +8,7 @@ from typing import Any
 
 from i2v_pipeline.types import Text
 from studio.jobs.store import POSTER_NAME, REPORT_NAME, VIDEO_NAME, Job
+from studio.page.chain import chain_html
 from studio.page.plan import numbers_of
 from studio.page.quality import WARNING, is_broken, quality_html, warning_html
 from studio.page.text import both, duration, escape
@@ -114,8 +115,8 @@ def details_html(job: Job | None, report: Mapping[str, Any] | None) -> str:
     advice = [finding for finding in report["findings"] if finding["code"].startswith(ADVICE)]
     others = [finding for finding in report["findings"] if not finding["code"].startswith(ADVICE)]
     return (
-        f'<div class="details"><p class="chips">{chips}</p>{sent}{quality_html(report)}{_advice_html(advice)}'
-        f'{findings_html(others)}<p class="links">{links}</p></div>'
+        f'<div class="details"><p class="chips">{chips}</p>{sent}{chain_html(report)}{quality_html(report)}'
+        f'{_advice_html(advice)}{findings_html(others)}<p class="links">{links}</p></div>'
     )
 
 
