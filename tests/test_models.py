@@ -226,7 +226,8 @@ def test_auto_is_the_largest_model_that_is_here_and_fits_the_machine_else_the_bu
     put(here / "models", engines[I2VGEN])
     put(here / "models", engines[A14B])
     assert best_engine(engines, machine_with(140.0)).id == A14B
-    assert best_engine(engines, machine_with(16.0)).id == I2VGEN
+    assert best_engine(engines, machine_with(16.0)).id == A14B
+    assert best_engine(engines, machine_with(7.5)).id == I2VGEN
     assert best_engine(engines, machine_with(2.0)).id == "camera"
     assert best_engine(engines, machine_with(None)).id == "camera"
     assert best_engine(engines, replace(machine_with(140.0), free_ram_gib=16.0)).id == I2VGEN
