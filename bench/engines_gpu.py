@@ -40,7 +40,8 @@ from i2v_pipeline.planning.costs import cost_of, job_of, step_seconds  # noqa: E
 from i2v_pipeline.planning.devices import find_device  # noqa: E402
 from i2v_pipeline.planning.modes import mode_called  # noqa: E402
 from i2v_pipeline.presets import load_presets  # noqa: E402
-from i2v_pipeline.types import EngineSpec, GenerationRequest, Progress  # noqa: E402
+from i2v_pipeline.specs import EngineSpec  # noqa: E402
+from i2v_pipeline.types import GenerationRequest, Progress  # noqa: E402
 
 RESULT_PATH = ROOT / "bench" / "results" / "engines_gpu.json"
 GIB = 2**30

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from i2v_pipeline.types import DiffusionSpec, EngineSpec, Finding, GenerationRequest, Text
+from i2v_pipeline.specs import DiffusionSpec, EngineSpec
+from i2v_pipeline.types import Finding, GenerationRequest, Text
 
 AREA_TOLERANCE = 1.25
 """A size whose area is within this factor of a trained one counts as trained for; the aspect is the picture's."""

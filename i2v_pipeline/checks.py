@@ -9,7 +9,8 @@ from typing import get_args
 from i2v_pipeline.errors import RequestError
 from i2v_pipeline.guidance import guidance_mistakes
 from i2v_pipeline.images import legal_frames, legal_sides
-from i2v_pipeline.types import CameraTag, EngineSpec, Fit, GenerationRequest, Grid, Intensity, Speed, Text
+from i2v_pipeline.specs import EngineSpec, Grid
+from i2v_pipeline.types import CameraTag, Fit, GenerationRequest, Intensity, Speed, Text
 
 MAX_SEED = 2**32 - 1
 """Every random generator in use takes 32 bits, and JavaScript's numbers, in which the page keeps a seed, are exact

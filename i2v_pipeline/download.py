@@ -14,7 +14,7 @@ import httpx2
 
 from i2v_pipeline.errors import InputError, ModelError
 from i2v_pipeline.hub import GB, cache_folder, cached_snapshot, free_bytes, needed_files
-from i2v_pipeline.types import EngineSpec
+from i2v_pipeline.specs import EngineSpec
 
 DISK_RESERVE_BYTES = GB
 """Left free: a disk that is full to the last byte stops other programs, and the video needs a place too."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from i2v_pipeline.errors import InputError, ModelError
-from i2v_pipeline.types import DiffusionSpec, EngineSpec
+from i2v_pipeline.specs import DiffusionSpec, EngineSpec
 
 GB = 10**9
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")

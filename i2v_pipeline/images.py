@@ -24,7 +24,8 @@ from PIL.WebPImagePlugin import WebPImageFile
 from i2v_pipeline.colours import DECODE_ERRORS, to_srgb_pixels
 from i2v_pipeline.errors import PictureError
 from i2v_pipeline.picture_formats import declared_size, format_of
-from i2v_pipeline.types import Finding, Fit, Grid, Prepared, Text, U8Image
+from i2v_pipeline.specs import Grid
+from i2v_pipeline.types import Finding, Fit, Prepared, Text, U8Image
 
 MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 64_000_000

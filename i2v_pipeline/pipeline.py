@@ -26,17 +26,8 @@ from i2v_pipeline.planning import plan_run
 from i2v_pipeline.planning.machine import this_machine
 from i2v_pipeline.presets import find_engine
 from i2v_pipeline.report import Measured, OutputFacts, Run, build_report
-from i2v_pipeline.types import (
-    Engine,
-    EngineSpec,
-    Finding,
-    GenerationRequest,
-    OnProgress,
-    Prepared,
-    Progress,
-    StageName,
-    U8Frames,
-)
+from i2v_pipeline.specs import EngineSpec
+from i2v_pipeline.types import Engine, Finding, GenerationRequest, OnProgress, Prepared, Progress, StageName, U8Frames
 from i2v_pipeline.video import finish_video, probe_video, read_frames, write_poster, write_video
 
 GIB = 2**30
@@ -122,21 +113,16 @@ def run(
 
         # 4. Report: inside the video and beside it
         engine_facts = dict(engine.facts())
-        measured = clock.measured(
-            peak_vram_gib=engine_facts.pop("peak_vram_gib", None),
-            resumed_at_step=engine_facts.pop("resumed_at_step", None),
-            runs=engine_facts.pop("runs", 1),
-        )
         facts = Run(
             job_id=job_id,
             created=created,
             request=request,
             spec=spec,
             prepared=prepared,
+            measured=clock.measured(engine_facts),
             engine_facts=engine_facts,
             findings=(*without_repeats(before, engine.findings()), *advise(inspection, spec, request)),
             plan=plan,
-            measured=measured,
             output=OutputFacts(
                 width=inspection.width,
                 height=inspection.height,
@@ -148,13 +134,7 @@ def run(
             quality=quality_of(inspection),
             shown_path=outputs.shown_path,
         )
-        report = finish_video(
-            unfinished,
-            outputs.video,
-            make_report=lambda video_bytes: build_report(facts, video_bytes),
-            picture=_stored(prepared) if request.embed_source else None,
-            last_picture=_stored(prepared.last) if prepared.last and request.embed_source else None,
-        )
+        report = _finish(unfinished, outputs, facts)
     finally:
         unfinished.unlink(missing_ok=True)
     if outputs.first_frame:
@@ -163,6 +143,19 @@ def run(
         write_poster(outputs.poster, written.first_frame)
     write_json(outputs.report, report)
     return report
+
+
+def _finish(unfinished: Path, outputs: Outputs, facts: Run) -> dict[str, Any]:
+    """Puts the report and, unless the person opted out, the source pictures into the video; returns the report."""
+    kept = facts.request.embed_source
+    prepared, last = facts.prepared, facts.prepared.last
+    return finish_video(
+        unfinished,
+        outputs.video,
+        make_report=lambda video_bytes: build_report(facts, video_bytes),
+        picture=_stored(prepared) if kept else None,
+        last_picture=_stored(last) if kept and last else None,
+    )
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
@@ -217,15 +210,16 @@ class _Clock:
             yield chunk
             self._switch(making)
 
-    def measured(self, *, peak_vram_gib: float | None, resumed_at_step: int | None, runs: int) -> Measured:
+    def measured(self, engine_facts: dict[str, Any]) -> Measured:
+        """What the run took; those of the engine's facts that belong here are taken out of them."""
         self._switch(self._stage)
         return Measured(
             stage_seconds=dict(self._seconds),
             wall_seconds=time.monotonic() - self._started,
             peak_ram_gib=self._peak_bytes / GIB,
-            peak_vram_gib=peak_vram_gib,
-            resumed_at_step=resumed_at_step,
-            runs=runs,
+            peak_vram_gib=engine_facts.pop("peak_vram_gib", None),
+            resumed_at_step=engine_facts.pop("resumed_at_step", None),
+            runs=engine_facts.pop("runs", 1),
         )
 
     def _switch(self, stage: StageName) -> None:

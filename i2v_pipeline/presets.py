@@ -12,22 +12,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from i2v_pipeline.errors import InputError, PresetsError
-from i2v_pipeline.types import (
-    Capabilities,
-    Component,
-    DiffusionSpec,
-    EngineSpec,
-    Expert,
-    Grid,
-    Intensity,
-    LoraRef,
-    Precision,
-    Preset,
-    PresetName,
-    PromptStyle,
-    SchedulerName,
-    Text,
-)
+from i2v_pipeline.specs import Capabilities, Component, DiffusionSpec, EngineSpec, Grid, Preset, PromptStyle
+from i2v_pipeline.types import Expert, Intensity, LoraRef, Precision, PresetName, SchedulerName, Text
 
 PRESETS_PATH = Path(__file__).resolve().parent.parent / "presets.yaml"
 REQUIRED_PRESETS: tuple[PresetName, ...] = ("preview", "standard", "high_motion", "creative")

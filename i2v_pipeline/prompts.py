@@ -8,7 +8,8 @@ from typing import Any
 
 import ftfy
 
-from i2v_pipeline.types import Finding, PromptStyle, Text
+from i2v_pipeline.specs import PromptStyle
+from i2v_pipeline.types import Finding, Text
 
 _SHOWN_CHARACTERS = 200
 

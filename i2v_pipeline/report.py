@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from i2v_pipeline.guidance import guidance_as_json
-from i2v_pipeline.types import EngineSpec, Finding, GenerationRequest, Plan, Prepared, StageName
+from i2v_pipeline.specs import EngineSpec
+from i2v_pipeline.types import Finding, GenerationRequest, Plan, Prepared, StageName
 
 SCHEMA = 1
 _VERSIONS_OF = (

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from i2v_pipeline.types import EngineSpec, Guidance, Intensity, Motion, PresetName, Text
+from i2v_pipeline.specs import EngineSpec
+from i2v_pipeline.types import Guidance, Intensity, Motion, PresetName, Text
 
 I2VGEN_BY_INTENSITY: Mapping[Intensity, float] = {"low": 7.5, "medium": 9.5, "high": 11.5}
 """The middle of 7 to 8, 9 to 10 and 11 to 12."""

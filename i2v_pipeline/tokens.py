@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from i2v_pipeline.hub import tokenizer_folder
 from i2v_pipeline.prompts import clean_prompt
-from i2v_pipeline.types import EngineSpec
+from i2v_pipeline.specs import EngineSpec
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from prompt_refiner.gathering import Gathering
 from prompt_refiner.lexicon import english_forms
-from prompt_refiner.phrases import ALIVE, GOALS, Gathering, Phrase, TooInvolvedError, place_noun
+from prompt_refiner.phrases import ALIVE, GOALS, Phrase, TooInvolvedError, place_noun
 from prompt_refiner.text import has_hanzi
 from prompt_refiner.translation import Word
 

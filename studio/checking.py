@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from i2v_pipeline.advice import training_findings
+from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.tokens import token_counter
-from i2v_pipeline.types import EngineSpec, Finding, Motion
+from i2v_pipeline.types import Finding, Motion
 from prompt_refiner import RefineResult
 from studio.page.words import MATCH, WARNINGS
 from studio.recipe import Choice, compose, motion_of, origin_of, style_of

@@ -19,7 +19,8 @@ from typing import Any, get_args
 from i2v_pipeline.errors import Cancelled, InputError, RequestError, StudioError
 from i2v_pipeline.planning.devices import known_devices
 from i2v_pipeline.presets import find_engine, load_presets
-from i2v_pipeline.types import EngineSpec, Fit, Motion, PresetName, Text
+from i2v_pipeline.specs import EngineSpec
+from i2v_pipeline.types import Fit, Motion, PresetName, Text
 from studio.doctor import diagnose
 from studio.file_commands import add_check, add_inspect, add_rerun, add_strip, check_out
 from studio.models import best_engine, needs_of, state_of

@@ -15,7 +15,7 @@ import psutil
 from i2v_pipeline.hub import GB, cache_folder, is_here
 from i2v_pipeline.planning.machine import Card, Machine, find_card, this_machine
 from i2v_pipeline.presets import load_presets
-from i2v_pipeline.types import EngineSpec
+from i2v_pipeline.specs import EngineSpec
 from prompt_refiner import check_connection, load_settings
 from studio.models import standard_plan, state_of
 

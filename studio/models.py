@@ -11,7 +11,8 @@ from i2v_pipeline.errors import InputError, ModelError
 from i2v_pipeline.hub import GB, cache_folder, find_checkpoint, free_bytes, is_here
 from i2v_pipeline.planning.devices import find_device
 from i2v_pipeline.planning.machine import Machine
-from i2v_pipeline.types import EngineSpec, Plan, Text
+from i2v_pipeline.specs import EngineSpec
+from i2v_pipeline.types import Plan, Text
 from studio.plans import plan_here, shaped
 from studio.recipe import Choice
 

@@ -21,7 +21,8 @@ from i2v_pipeline.guidance import parse_guidance
 from i2v_pipeline.hub import check_model
 from i2v_pipeline.images import Picture, legal_frames
 from i2v_pipeline.presets import find_engine
-from i2v_pipeline.types import EngineSpec, Fit, GenerationRequest, Motion, PresetName, Text
+from i2v_pipeline.specs import EngineSpec
+from i2v_pipeline.types import Fit, GenerationRequest, Motion, PresetName, Text
 from prompt_refiner import refine
 from studio.models import best_engine
 from studio.page.services import Services

@@ -19,7 +19,8 @@ from i2v_pipeline.planning.devices import find_device
 from i2v_pipeline.planning.machine import Machine, margin_from_environment, this_machine
 from i2v_pipeline.presets import load_presets
 from i2v_pipeline.report import plan_of
-from i2v_pipeline.types import Alternative, EngineSpec, GenerationRequest, Motion, Plan, PromptOrigin, Text
+from i2v_pipeline.specs import EngineSpec
+from i2v_pipeline.types import Alternative, GenerationRequest, Motion, Plan, PromptOrigin, Text
 from studio.recipe import Choice, compose, preset_of
 
 ASK_EVERY_S = 3

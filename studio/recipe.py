@@ -11,11 +11,11 @@ from typing import Literal, get_args
 
 from i2v_pipeline.errors import RequestError
 from i2v_pipeline.images import fit_size
+from i2v_pipeline.specs import EngineSpec, Preset
 from i2v_pipeline.tokens import token_counter
 from i2v_pipeline.types import (
     AddedElement,
     Device,
-    EngineSpec,
     Expert,
     Fit,
     GenerationRequest,
@@ -23,7 +23,6 @@ from i2v_pipeline.types import (
     LoraRef,
     Motion,
     Precision,
-    Preset,
     PresetName,
     PromptOrigin,
     SchedulerName,

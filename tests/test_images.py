@@ -32,7 +32,8 @@ from i2v_pipeline.images import (
     prepare,
 )
 from i2v_pipeline.presets import load_presets
-from i2v_pipeline.types import Capabilities, EngineSpec, GenerationRequest, Grid, Motion, PromptOrigin, U8Image
+from i2v_pipeline.specs import Capabilities, EngineSpec, Grid
+from i2v_pipeline.types import GenerationRequest, Motion, PromptOrigin, U8Image
 
 WAN = Grid(
     pixel_multiple=16, min_side=256, max_side=1280, max_pixels=1280 * 720, frame_step=4, min_frames=5, max_frames=81,

@@ -19,7 +19,8 @@ from i2v_pipeline.errors import InputError, ModelError, RequestError
 from i2v_pipeline.planning.devices import find_device
 from i2v_pipeline.planning.machine import Machine
 from i2v_pipeline.presets import load_presets
-from i2v_pipeline.types import EngineSpec, LoraRef
+from i2v_pipeline.specs import EngineSpec
+from i2v_pipeline.types import LoraRef
 from studio.doctor import diagnose
 from studio.models import best_engine, needs_of, state_of
 from studio.recipe import parse_lora

@@ -10,8 +10,8 @@ torch = pytest.importorskip("torch")
 from tiny_models import ALL, I2VGEN, WAN_A14B, picture_for, request_for  # noqa: E402
 
 from i2v_pipeline.engines import load_engine  # noqa: E402
-from i2v_pipeline.engines.diffusion import TILED_LEVELS, decoded_in_tiles  # noqa: E402
 from i2v_pipeline.engines.loading import Parts  # noqa: E402
+from i2v_pipeline.engines.notes import TILED_LEVELS, decoded_in_tiles  # noqa: E402
 from i2v_pipeline.planning.modes import EXECUTABLE, mode_called  # noqa: E402
 from i2v_pipeline.presets import load_presets  # noqa: E402
 

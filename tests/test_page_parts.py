@@ -19,15 +19,8 @@ from hypothesis import strategies as st
 
 from i2v_pipeline.errors import RequestError
 from i2v_pipeline.presets import find_engine, load_presets
-from i2v_pipeline.types import (
-    CameraTag,
-    Capabilities,
-    GenerationRequest,
-    Motion,
-    PromptOrigin,
-    StageName,
-    Text,
-)
+from i2v_pipeline.specs import Capabilities
+from i2v_pipeline.types import CameraTag, GenerationRequest, Motion, PromptOrigin, StageName, Text
 from prompt_refiner import RefinerSettings
 from prompt_refiner.types import Verdict, Warned
 from studio.jobs.store import Job, JobProgress, JobState, JobStore

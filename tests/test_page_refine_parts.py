@@ -21,7 +21,8 @@ from page_handlers import CAT, FORM, Studio
 
 from i2v_pipeline.pipeline import EngineCache
 from i2v_pipeline.presets import find_engine, load_presets
-from i2v_pipeline.types import AddedElement, EngineSpec, Motion, PromptOrigin
+from i2v_pipeline.specs import EngineSpec
+from i2v_pipeline.types import AddedElement, Motion, PromptOrigin
 from i2v_pipeline.video import read_report
 from prompt_refiner import RefinerSettings
 from prompt_refiner.ledger import NOT_DECLARED

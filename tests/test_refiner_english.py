@@ -59,6 +59,7 @@ def named(result: RefineResult) -> str:
         ("两只猫", "two cats"),
         ("3只鸭子游泳", "3 ducks swimming"),
         ("一杯咖啡冒着热气", "a cup of coffee steaming"),
+        ("两杯咖啡冒着热气", "two cups of coffee steaming"),
         ("一群鸟飞过湖面", "a group of birds flying past the lake surface"),
         ("舞者旋转三圈", "a dancer spinning three turns"),
         # What is refused stays refused

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import i2v_pipeline.types as core
+from i2v_pipeline.specs import PromptStyle
 from prompt_refiner import RefineResult, RefinerSettings, Style, refine
 from prompt_refiner import types as own
 from prompt_refiner.lexicon import load_lexicon
@@ -351,7 +352,7 @@ def test_a_very_long_text_without_punctuation_takes_no_longer_than_it_should() -
 def test_the_vocabulary_is_the_cores_vocabulary() -> None:
     for name in ("CameraTag", "Speed", "Intensity"):
         assert get_args(getattr(own, name)) == get_args(getattr(core, name))
-    assert set(Style.__dataclass_fields__) - {"count"} == set(core.PromptStyle.__dataclass_fields__)
+    assert set(Style.__dataclass_fields__) - {"count"} == set(PromptStyle.__dataclass_fields__)
 
 
 def test_a_style_without_a_system_prompt_is_a_mistake_of_the_caller() -> None:

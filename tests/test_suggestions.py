@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from i2v_pipeline.checks import check_request
 from i2v_pipeline.presets import load_presets
+from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.suggestions import CurrentSettings, SuggestedSetting, suggest
-from i2v_pipeline.types import CameraTag, EngineSpec, Intensity, Motion, PresetName
+from i2v_pipeline.types import CameraTag, Intensity, Motion, PresetName
 from studio.recipe import Choice, compose, origin_of
 
 ENGINES = load_presets()

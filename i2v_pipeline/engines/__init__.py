@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from i2v_pipeline.types import Engine, EngineSpec
+from i2v_pipeline.specs import EngineSpec
+from i2v_pipeline.types import Engine
 
 
 def load_engine(spec: EngineSpec) -> Engine:

@@ -29,32 +29,19 @@ from i2v_pipeline.engines.loading import (
     sha256_of,
 )
 from i2v_pipeline.engines.lora import Lora, fuse, open_loras
+from i2v_pipeline.engines.notes import STATE_NOT_SAVED, STATE_NOT_USED, decoded_in_tiles, prompt_notes
 from i2v_pipeline.engines.state import Saved, StateKeeper, StateUnusable, sources_digest
 from i2v_pipeline.errors import Paused
-from i2v_pipeline.guidance import guidance_as_json, is_ever_guided
+from i2v_pipeline.guidance import guidance_as_json
 from i2v_pipeline.hub import checkpoint_sha256, find_checkpoint
 from i2v_pipeline.planning.modes import Mode, Placement, mode_called
-from i2v_pipeline.prompts import cleaning_finding, count_tokens, length_finding
-from i2v_pipeline.types import (
-    EngineSpec,
-    Finding,
-    GenerationRequest,
-    OnProgress,
-    Precision,
-    Prepared,
-    Progress,
-    Text,
-    U8Frames,
-)
+from i2v_pipeline.specs import EngineSpec
+from i2v_pipeline.types import Finding, GenerationRequest, OnProgress, Precision, Prepared, Progress, U8Frames
 
 log = logging.getLogger("studio.diffusion")
 
 GIB = 2**30
 PREVIEW_EVERY_S = 0.5
-TILED_LEVELS = 4.0
-"""Mean difference of frames decoded in tiles, at most: measured on random weights, where no context is smooth."""
-_PROMPT = Text("prompt", "提示词")
-_NEGATIVE = Text("negative prompt", "反向提示词")
 _OFFLOAD: Mapping[Placement, str] = {
     "resident": "none: every part stays on the device",
     "staged": "encoders are released after encoding",
@@ -111,7 +98,9 @@ class DiffusionEngine:
         self._change_loras(loaded, open_loras(request.loras))
         parts.loaded.clear()
         self._cache.reused.clear()
-        self._note_prompts(request, loaded)
+        findings, facts = prompt_notes(self._spec.prompt_style, family.read_text, loaded.tokenizer, request)
+        self._findings += findings
+        self._facts |= facts
 
         def on_load(_: str) -> None:
             on_progress(Progress(stage="load", step=len(parts.loaded), steps=len(self._diffusion.components)))
@@ -302,21 +291,6 @@ class DiffusionEngine:
 
     # --- what the report gets -----------------------------------------------------------------------------------------
 
-    def _note_prompts(self, request: GenerationRequest, loaded: _Loaded) -> None:
-        texts = [(request.prompt, _PROMPT)]
-        assert request.guidance is not None
-        if is_ever_guided(request.guidance):
-            texts.append((request.negative_prompt, _NEGATIVE))
-        elif request.negative_prompt:
-            self._findings.append(NEGATIVE_UNUSED)
-        style = self._spec.prompt_style
-        for text, name in texts:
-            read = loaded.family.read_text(text)
-            found = (cleaning_finding(text, read, name), length_finding(loaded.tokenizer, read, style, name))
-            self._findings += [finding for finding in found if finding is not None]
-        self._facts["text_read"] = {name.en: loaded.family.read_text(text) for text, name in texts}
-        self._facts["tokens"] = count_tokens(loaded.tokenizer, loaded.family.read_text(request.prompt))
-
     def _note_run(self, request: GenerationRequest, loaded: _Loaded, scheduler: Any) -> None:  # noqa: ANN401
         parts = loaded.parts
         is_local = parts.checkpoint.revision is None
@@ -347,51 +321,6 @@ class DiffusionEngine:
             "reused": list(self._cache.reused),
             **loaded.family.facts(request),
         }
-
-
-def decoded_in_tiles(side: int) -> Finding:
-    """Told with what was measured: see `TILED_LEVELS`."""
-    return Finding(
-        code="decoded_in_tiles",
-        severity="info",
-        message=Text(
-            f"To fit on the card, the frames were decoded in overlapping tiles of {side} x {side} pixels. They "
-            f"differ a little from frames that are decoded whole: with test weights by {TILED_LEVELS:g} of 255 levels "
-            "on average at most. Tile edges may show in flat areas.",
-            f"为放入显存，画面以 {side} x {side} 像素的重叠分块解码，与整幅解码略有差异："
-            f"用测试权重测得平均不超过 {TILED_LEVELS:g}/255 级。平坦区域可能看到块边缘。",
-        ),
-    )
-
-
-NEGATIVE_UNUSED = Finding(
-    code="negative_unused",
-    severity="info",
-    message=Text(
-        "At guidance 1 there is no unconditional pass, so the negative prompt has no effect.",
-        "引导强度为 1 时不做无条件推理，反向提示词不起作用。",
-    ),
-)
-
-
-STATE_NOT_USED = Finding(
-    code="state_not_used",
-    severity="info",
-    message=Text(
-        "What an earlier run of this job had saved is damaged or was made by other settings, files or versions, so "
-        "denoising began again. The video is the same.",
-        "该任务上次保存的进度已损坏，或来自不同的设置、文件或版本，因此去噪从头开始。生成的视频相同。",
-    ),
-)
-STATE_NOT_SAVED = Finding(
-    code="state_not_saved",
-    severity="warn",
-    message=Text(
-        "The state of the run could not be saved to the disk, so after a crash it would have begun again.",
-        "运行进度未能写入磁盘；如果中途崩溃，只能从头开始。",
-    ),
-    remedy=Text("Free some space on the disk of the data folder.", "请清理数据文件夹所在磁盘的空间。"),
-)
 
 
 def _settings_of(scheduler: Any) -> dict[str, Any]:  # noqa: ANN401

@@ -28,7 +28,8 @@ from i2v_pipeline.engines.family import Inputs, OnLoad, noise, to_signed
 from i2v_pipeline.engines.loading import Parts
 from i2v_pipeline.engines.preview_factors import STABLE_DIFFUSION_1
 from i2v_pipeline.guidance import is_ever_guided
-from i2v_pipeline.types import EngineSpec, Expert, GenerationRequest, U8Frames, U8Image
+from i2v_pipeline.specs import EngineSpec
+from i2v_pipeline.types import Expert, GenerationRequest, U8Frames, U8Image
 
 KINDS: Mapping[str, Any] = {
     "text_encoder": CLIPTextModel,

@@ -29,7 +29,8 @@ from i2v_pipeline.engines.preview_factors import WAN_21, WAN_22
 from i2v_pipeline.errors import InputError
 from i2v_pipeline.guidance import is_ever_guided
 from i2v_pipeline.prompts import clean_prompt
-from i2v_pipeline.types import EngineSpec, Expert, GenerationRequest, U8Frames
+from i2v_pipeline.specs import EngineSpec
+from i2v_pipeline.types import Expert, GenerationRequest, U8Frames
 
 KINDS: Mapping[str, Any] = {
     "text_encoder": UMT5EncoderModel,

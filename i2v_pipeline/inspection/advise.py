@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from i2v_pipeline.guidance import NO_GUIDANCE, is_ever_guided
 from i2v_pipeline.inspection.judge import Inspection
-from i2v_pipeline.types import EngineSpec, Finding, GenerationRequest, Text
+from i2v_pipeline.specs import EngineSpec
+from i2v_pipeline.types import Finding, GenerationRequest, Text
 
 DISTILLED = "fast"
 """A distilled model works at its own steps and guidance only."""

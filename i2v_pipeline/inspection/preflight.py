@@ -23,8 +23,9 @@ from i2v_pipeline.inspection.picture import (
     edge_blur,
     letters_in_lines,
 )
+from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.suggestions import MANY_STEPS_FROM, STUTTER_FPS, CurrentSettings, suggest
-from i2v_pipeline.types import EngineSpec, Finding, GenerationRequest, Severity, Text, U8Image
+from i2v_pipeline.types import Finding, GenerationRequest, Severity, Text, U8Image
 
 if TYPE_CHECKING:
     from i2v_pipeline.engines.camera.subject import Subject

@@ -9,7 +9,8 @@ from i2v_pipeline.planning.camera import plan_camera
 from i2v_pipeline.planning.diffusion import plan_diffusion
 from i2v_pipeline.planning.machine import Machine
 from i2v_pipeline.presets import load_presets
-from i2v_pipeline.types import Alternative, EngineSpec, GenerationRequest, Plan
+from i2v_pipeline.specs import EngineSpec
+from i2v_pipeline.types import Alternative, GenerationRequest, Plan
 
 
 def plan_run(spec: EngineSpec, request: GenerationRequest, machine: Machine, *, to_fetch_bytes: int = 0) -> Plan:

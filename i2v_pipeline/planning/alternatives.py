@@ -12,7 +12,8 @@ from typing import Literal
 from i2v_pipeline.images import fit_size, legal_frames
 from i2v_pipeline.planning.costs import Cost
 from i2v_pipeline.presets import load_presets
-from i2v_pipeline.types import Alternative, EngineSpec, GenerationRequest
+from i2v_pipeline.specs import EngineSpec
+from i2v_pipeline.types import Alternative, GenerationRequest
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,8 @@ from i2v_pipeline.guidance import NO_GUIDANCE, strength_at
 from i2v_pipeline.planning.architectures import Architecture, Unet, Work, load_architectures
 from i2v_pipeline.planning.devices import AttentionKernel, Device
 from i2v_pipeline.planning.modes import Mode
-from i2v_pipeline.types import DiffusionSpec, EngineSpec, GenerationRequest, StageName, StagePlan
+from i2v_pipeline.specs import DiffusionSpec, EngineSpec
+from i2v_pipeline.types import GenerationRequest, StageName, StagePlan
 
 GIB = 2**30
 OVERHEAD = 1.10

@@ -9,7 +9,8 @@ from i2v_pipeline.planning.costs import GIB, VIDEO_BYTES_PER_PIXEL, Cost, Job, b
 from i2v_pipeline.planning.devices import Device
 from i2v_pipeline.planning.machine import Machine
 from i2v_pipeline.planning.modes import CPU, EXECUTABLE, LADDER, Mode
-from i2v_pipeline.types import DiffusionSpec, EngineSpec, GenerationRequest, Plan, StagePlan, Text
+from i2v_pipeline.specs import DiffusionSpec, EngineSpec
+from i2v_pipeline.types import GenerationRequest, Plan, StagePlan, Text
 
 _STAGE_WORDS = {
     "load": Text("loading", "加载时"),

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from i2v_pipeline.errors import RequestError
+from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.suggestions import CurrentSettings, suggest
-from i2v_pipeline.types import EngineSpec, Text
+from i2v_pipeline.types import Text
 from prompt_refiner.checks import count_tokens
 from prompt_refiner.ledger import content_words
 from prompt_refiner.reading import read

@@ -20,7 +20,8 @@ from gradio.utils import get_upload_folder
 from i2v_pipeline.errors import InputError, PictureError, StudioError
 from i2v_pipeline.hub import is_here
 from i2v_pipeline.images import open_picture
-from i2v_pipeline.types import EngineSpec, PresetName, Text
+from i2v_pipeline.specs import EngineSpec
+from i2v_pipeline.types import PresetName, Text
 from prompt_refiner import refine
 from studio.jobs.store import Job
 from studio.models import needs_of

@@ -15,7 +15,8 @@ import gradio as gr
 
 from i2v_pipeline.errors import PictureError, RequestError
 from i2v_pipeline.presets import find_engine
-from i2v_pipeline.types import EngineSpec, GenerationRequest, Preset, PresetName, Text
+from i2v_pipeline.specs import EngineSpec, Preset
+from i2v_pipeline.types import GenerationRequest, PresetName, Text
 from studio.page.services import Services
 from studio.page.text import engine_label, label
 from studio.recipe import SEED_LIMIT, Choice

@@ -10,7 +10,8 @@ from i2v_pipeline.hub import check_model
 from i2v_pipeline.images import describe_fit
 from i2v_pipeline.inspection.preflight import request_findings
 from i2v_pipeline.presets import load_presets
-from i2v_pipeline.types import Alternative, EngineSpec, GenerationRequest, Motion, Plan, StageName, Text
+from i2v_pipeline.specs import EngineSpec
+from i2v_pipeline.types import Alternative, GenerationRequest, Motion, Plan, StageName, Text
 from studio.page.form import Values
 from studio.page.refine import Proposal, motion_for
 from studio.page.series import Series, count_words, requests_of

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from i2v_pipeline.types import EngineSpec, Motion, PresetName, PromptOrigin, Text
+from i2v_pipeline.specs import EngineSpec
+from i2v_pipeline.types import Motion, PresetName, PromptOrigin, Text
 from prompt_refiner import CheckedText, Fidelity, RefineResult, check_text, refine
 from prompt_refiner.striking import places_of, strike_out
 from prompt_refiner.types import Verdict

@@ -16,7 +16,8 @@ from gradio.components import Component
 
 from i2v_pipeline.errors import InputError
 from i2v_pipeline.images import open_picture
-from i2v_pipeline.types import EngineSpec, Text
+from i2v_pipeline.specs import EngineSpec
+from i2v_pipeline.types import Text
 from prompt_refiner import Fidelity, RefinerSettings, check_connection
 from prompt_refiner.providers import load_providers
 from prompt_refiner.striking import strike_out

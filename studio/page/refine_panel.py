@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from i2v_pipeline.types import EngineSpec, PromptOrigin, Text
+from i2v_pipeline.specs import EngineSpec
+from i2v_pipeline.types import PromptOrigin, Text
 from prompt_refiner import Connection
 from prompt_refiner.ledger import NOT_DECLARED, lost
 from prompt_refiner.providers import CUSTOM

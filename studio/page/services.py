@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from i2v_pipeline.images import open_picture
 from i2v_pipeline.inspection.preflight import picture_findings
-from i2v_pipeline.types import EngineSpec, Finding, Text
+from i2v_pipeline.specs import EngineSpec
+from i2v_pipeline.types import Finding, Text
 from prompt_refiner import RefinerSettings
 from studio.jobs.store import Job, JobStore
 

@@ -13,7 +13,8 @@ from collections.abc import Iterable
 import gradio as gr
 from gradio.i18n import I18nData
 
-from i2v_pipeline.types import EngineSpec, Text
+from i2v_pipeline.specs import EngineSpec
+from i2v_pipeline.types import Text
 from studio.plans import duration as duration
 
 KEY_PREFIX = "i2v_"

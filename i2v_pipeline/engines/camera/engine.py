@@ -20,16 +20,7 @@ from i2v_pipeline.engines.camera.render import render_frames
 from i2v_pipeline.engines.camera.report import describe_run, find_remarks
 from i2v_pipeline.engines.camera.shot import plan_shot
 from i2v_pipeline.engines.camera.subject import Subject, SubjectNetwork
-from i2v_pipeline.types import (
-    Finding,
-    GenerationRequest,
-    Motion,
-    OnProgress,
-    Prepared,
-    Progress,
-    U8Frames,
-    U8Image,
-)
+from i2v_pipeline.types import Finding, GenerationRequest, Motion, OnProgress, Prepared, Progress, U8Frames, U8Image
 
 OWN_CHOICE = Motion(camera=("dolly_in",), intensity="low")
 """What the engine does where nobody named a camera move: a gentle push-in."""

@@ -1,0 +1,136 @@
+"""Facts about engines as presets.yaml states them: what each can make, takes and was trained on.
+
+Knows no file format, no model and no page. Everything here is frozen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from i2v_pipeline.types import Intensity, LoraRef, Precision, PresetName, SchedulerName, Text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """The sizes, frame counts and frame rates that an engine can really make.
+
+    Sides are multiples of `pixel_multiple` in pixels; frames are `frame_step * n + 1` with n >= 0
+    (a step of 1 allows every count); both within their limits, ends included.
+    """
+
+    pixel_multiple: int
+    min_side: int
+    max_side: int
+    max_pixels: int
+    frame_step: int
+    min_frames: int
+    max_frames: int
+    min_fps: int
+    max_fps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptStyle:
+    """How prompts for an engine family are written: plain data that the refiner understands too.
+
+    `token_limit` counts usable tokens of `encoder`; None where the engine reads motion tags and no text.
+    """
+
+    name: str
+    encoder: str | None
+    token_limit: int | None
+    languages: tuple[Literal["zh", "en"], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """One of the four named settings of an engine. A field is None where the engine has no such setting."""
+
+    resolution: str
+    frames: int
+    fps: int
+    intensity: Intensity | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    scheduler: SchedulerName | None = None
+    flow_shift: float | None = None
+    loras: tuple[LoraRef, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capabilities:
+    """What an engine takes. The page hides and `check_request` refuses what it does not."""
+
+    negative_prompt: bool
+    steps: bool
+    guidance: bool
+    moves_subject: bool
+    last_image: bool = False
+    loras: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Component:
+    """One part of a model: its parameters, and the bytes that its weights take in the repository."""
+
+    parameters: int
+    disk_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionSpec:
+    """Facts about a diffusion model and its checkpoint.
+
+    `variant` is the suffix of half-precision files in the repository. `schedulers` are the ones that it may run with,
+    the usual one first; `flow_shift` is None for a model that has none. `boundary` is the part of the training steps
+    from which on the high-noise expert works; None for one expert. `per_token_timesteps` marks a model that keeps the
+    first latent frame clean instead of reading the picture through extra channels. `trained_sizes` are (width, height);
+    where `sizes_are_exact` is false a size stands for its area. `condition_fps` is what the model is told about the
+    frame rate, None where it is told nothing. `precision` is the denoiser's on CUDA. `stillness_words` are the entries
+    of `negative_prompt` that speak against stillness.
+    """
+
+    repo: str
+    revision: str
+    variant: str | None
+    components: Mapping[str, Component]
+    schedulers: tuple[SchedulerName, ...]
+    flow_shift: float | None
+    boundary: float | None
+    per_token_timesteps: bool
+    trained_sizes: tuple[tuple[int, int], ...]
+    sizes_are_exact: bool
+    trained_frames: int
+    condition_fps: int | None
+    precision: Precision
+    negative_prompt: str
+    stillness_words: tuple[str, ...]
+
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes of all weights in the repository."""
+        return sum(component.disk_bytes for component in self.components.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSpec:
+    """Facts about one engine, from presets.yaml.
+
+    `resolutions` maps a name such as `512p` to the number of pixels it stands for (a width and a height whose
+    product is the budget); the aspect comes from the picture. `sources` names where each number was found.
+    """
+
+    id: str
+    family: str
+    title: Text
+    description: Text
+    licence: str
+    grid: Grid
+    resolutions: Mapping[str, tuple[int, int]]
+    presets: Mapping[PresetName, Preset]
+    prompt_style: PromptStyle
+    takes: Capabilities
+    sources: Mapping[str, str]
+    diffusion: DiffusionSpec | None = None
