@@ -200,7 +200,9 @@ def inspect_engine(path: Path, tag: CameraTag) -> Inspection:
         seed=1,
     )
     frames = np.concatenate(list(CameraEngine().generate(request, prepared, lambda _: None)))
-    return inspect_frames([through_a_file(frames, fps=ENGINE_FPS)], fps=ENGINE_FPS, picture=prepared.pixels, asked=[tag])
+    return inspect_frames(
+        [through_a_file(frames, fps=ENGINE_FPS)], fps=ENGINE_FPS, picture=prepared.pixels, asked=[tag]
+    )
 
 
 def coded(clip: Clip) -> tuple[U8Frames, U8Image]:

@@ -228,9 +228,7 @@ def _lasting(bad: list[int], compared: Sequence[tuple[int, float]]) -> list[int]
     return bad if len(last) == LASTING_FRAMES and set(last) <= set(bad) else []
 
 
-def _compare(
-    first: Seen, now: Seen, place: npt.NDArray[np.float64], *, with_light: bool
-) -> tuple[float, float] | None:
+def _compare(first: Seen, now: Seen, place: npt.NDArray[np.float64], *, with_light: bool) -> tuple[float, float] | None:
     """Sharpness of `now` as a share of the first frame's, and the colours' distance, where both show the same.
 
     None where too little of the first frame is left, or where what is there is something else. Light that flickers
@@ -248,7 +246,7 @@ def _compare(
     small = (first.colours.shape[1], first.colours.shape[0])
     shrink = np.diag([small[0] / width, small[1] / height, 1.0])
     matrix = (shrink @ place @ np.linalg.inv(shrink))[:2]
-    moved = cv2.warpAffine(first.colours, matrix, small)
+    moved = cv2.warpAffine(first.colours, matrix, small).astype(np.float32, copy=False)
     shown = cv2.resize(inside.astype(np.uint8), small, interpolation=cv2.INTER_NEAREST).astype(bool)
     if not shown.any() or _likeness(moved[shown][:, 0], now.colours[shown][:, 0]) < SAME_PLACE:
         return None

@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from i2v_pipeline.camera_moves import MOVE_NAMES
 from i2v_pipeline.inspection.defects import Flag, FlagCode, Seen, find_flags, see
 from i2v_pipeline.inspection.likeness import delta_e, luma_ssim, ssim
 from i2v_pipeline.inspection.motion import (
@@ -118,8 +119,9 @@ class Inspection:
             wrong.insert(0, Text("the first frame is not the picture", "首帧与输入图像不符"))
         missed = [tag for tag, is_shown in self.asked.items() if is_shown is False]
         if missed:
-            names = ", ".join(missed)
-            wrong.append(Text(f"asked for and not seen: {names}", f"要求但未出现：{names}"))
+            names = [MOVE_NAMES[tag] for tag in missed]
+            in_english, in_chinese = ", ".join(name.en for name in names), "、".join(name.zh for name in names)
+            wrong.append(Text(f"asked for and not seen: {in_english}", f"要求但未出现：{in_chinese}"))
         if not wrong:
             said.append(Text("no defect was found", "未发现缺陷"))
         parts = [*said, *wrong]
