@@ -65,11 +65,18 @@ def other_resolution(
     """
     source = shape or (request.width, request.height)
     wanted = math.log(request.width * request.height)
-    by_name = {name: fit_size(spec.grid, budget, *source) for name, budget in spec.resolutions.items()}
-    good = {name: size for name, size in by_name.items() if is_good(size.width, size.height)}
+    if spec.diffusion is not None and spec.diffusion.sizes_are_exact:
+        # Each of its names stands for the trained size whose shape is nearest.
+        aspect = math.log(source[0] / source[1])
+        exact = min(spec.diffusion.trained_sizes, key=lambda size: abs(math.log(size[0] / size[1]) - aspect))
+        sizes = dict.fromkeys(spec.resolutions, exact)
+    else:
+        fitted = {name: fit_size(spec.grid, budget, *source) for name, budget in spec.resolutions.items()}
+        sizes = {name: (size.width, size.height) for name, size in fitted.items()}
+    good = {name: size for name, size in sizes.items() if is_good(*size)}
     if not good:
         return ()
-    nearest = min(good, key=lambda name: abs(math.log(good[name].width * good[name].height) - wanted))
+    nearest = min(good, key=lambda name: abs(math.log(good[name][0] * good[name][1]) - wanted))
     return (Change(field="resolution", value=nearest),)
 
 

@@ -25,7 +25,7 @@ from i2v_pipeline.inspection.picture import (
     letters_in_lines,
 )
 from i2v_pipeline.specs import EngineSpec
-from i2v_pipeline.suggestions import STUTTER_FPS, STUTTER_GUIDANCE, CurrentSettings, suggest
+from i2v_pipeline.suggestions import CALM_GUIDANCE, STUTTER_FPS, STUTTER_GUIDANCE, CurrentSettings, suggest
 from i2v_pipeline.types import Change, Finding, GenerationRequest, Guidance, Severity, Text, U8Image
 
 if TYPE_CHECKING:
@@ -250,16 +250,17 @@ def _setting_findings(spec: EngineSpec, request: GenerationRequest, compound: bo
                 remedy=Text(f"Choose {better.value:g}.", f"请选择 {better.value:g}。"),
                 changes=(Change(field="guidance", value=better.value),),
             )
+            return
     if spec.family == "i2vgen_xl" and request.guidance > STUTTER_GUIDANCE and request.fps <= STUTTER_FPS:
-        calmer = spec.presets["high_motion"].guidance
         yield _finding(
             "guidance_stutter",
             f"Guidance {request.guidance:g} at {request.fps} frames per second tends to stutter.",
             f"引导强度 {request.guidance:g} 搭配每秒 {request.fps} 帧容易卡顿。",
             remedy=Text(
-                f"Choose guidance {calmer:g}, or more frames per second.", f"请选择引导强度 {calmer:g}，或提高帧率。"
+                f"Choose guidance {CALM_GUIDANCE:g}, or more frames per second.",
+                f"请选择引导强度 {CALM_GUIDANCE:g}，或提高帧率。",
             ),
-            changes=(Change(field="guidance", value=calmer),),
+            changes=(Change(field="guidance", value=CALM_GUIDANCE),),
         )
 
 

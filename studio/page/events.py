@@ -72,8 +72,10 @@ class Handlers:
         """What of a warning's remedy can be set, as it would be told now."""
         values = self.desk.values(data)
         spec = self.services.engines[values["engine"]]
-        requests = requests_of(values, data[self.view["proposal"]], self._series(data, values, request), self.services)
-        told = (finding for finding in warnings_of(spec, requests) if finding.code == event.what)
+        proposal = data[self.view["proposal"]]
+        requests = requests_of(values, proposal, self._series(data, values, request), self.services)
+        found = warnings_of(spec, requests, is_advised=proposal is not None)
+        told = (finding for finding in found if finding.code == event.what)
         changes = next((changes_of(finding) for finding in told if finding.changes), {})
         return {self.form[field]: value for field, value in form_values(spec, changes).items()}
 

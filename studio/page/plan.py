@@ -50,7 +50,7 @@ def plan_html(values: Values, proposal: Proposal | None, services: Services, ser
     except InputError as error:
         return f'<div class="plan problem"><p>{both(error.text)}</p></div>'
     request = requests[0]
-    told = warnings_of(spec, requests)
+    told = warnings_of(spec, requests, is_advised=proposal is not None)
     plans = _plans_of(spec, requests)
     return _card(
         [
@@ -66,10 +66,11 @@ def plan_html(values: Values, proposal: Proposal | None, services: Services, ser
     )
 
 
-def warnings_of(spec: EngineSpec, requests: Sequence[GenerationRequest]) -> tuple[Finding, ...]:
-    """Each warning once; what suits the movement better is offered beside the fields, with a button."""
+def warnings_of(spec: EngineSpec, requests: Sequence[GenerationRequest], *, is_advised: bool) -> tuple[Finding, ...]:
+    """Each warning once; `is_advised`: what suits the movement better is already offered, beside the prompt."""
     found = (finding for request in requests for finding in _findings_of(spec, request))
-    return tuple(dict.fromkeys(each for each in found if each.severity == "warn" and each.code != SUITS_BETTER))
+    told = (each for each in found if each.severity == "warn" and not (is_advised and each.code == SUITS_BETTER))
+    return tuple(dict.fromkeys(told))
 
 
 def empty_plan() -> str:
