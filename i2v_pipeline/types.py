@@ -53,7 +53,7 @@ class Text(NamedTuple):
 class Change:
     """A setting of a request, by its field, and the value that a remedy gives it; a seed of None is drawn anew.
 
-    A preset brings all its own settings.
+    A preset brings its own settings, but for size and length.
     """
 
     field: SettingName

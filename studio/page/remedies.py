@@ -13,6 +13,7 @@ from studio.page.text import LABELS, both, escape
 Changes = Mapping[str, Any]
 """New values by the field of the request, as they stand in a report; a seed of None is drawn anew."""
 
+SIZE_AND_LENGTH = ("resolution", "frames", "fps")
 NEW_SEED = Text("a new one", "重新随机")
 
 
@@ -22,9 +23,13 @@ def changes_of(finding: Finding) -> Changes:
 
 
 def form_values(spec: EngineSpec, changes: Changes) -> dict[str, Any]:
-    """What the changes write into the form; a preset brings its own settings, which the others then overrule."""
+    """What the changes write into the form; a preset brings its own settings, which the others then overrule.
+
+    Size and length stay what they are: they are not what a preset is advised for.
+    """
     preset = changes.get("preset")
-    values = {"preset": preset, **preset_values(spec, preset)} if preset else {}
+    own = preset_values(spec, preset) if preset else {}
+    values = {field: value for field, value in own.items() if field not in SIZE_AND_LENGTH}
     return {**values, **{field: "" if value is None else value for field, value in changes.items()}}
 
 
