@@ -51,7 +51,7 @@ def main() -> int:
         "held_out": lambda: score(sample(arguments.seed, arguments.clips, HELD_OUT)),
         "seen": lambda: score(sample(arguments.seed + 1, arguments.clips, SEEN)),
         "films": judge_films,
-        "camera_engine": lambda: judge_camera_engine((*photos()[::3], *HELD_OUT[::5])),
+        "camera_engine": lambda: judge_camera_engine((*photos()[::5], *HELD_OUT[::9])),
     }
     chosen = (arguments.only,) if arguments.only else tuple(parts)
     found = {name: parts[name]() for name in chosen}
@@ -81,7 +81,7 @@ def clean_share(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def score(clips: Sequence[Clip]) -> dict[str, Any]:
-    """Labels, amounts and defects of all clips against the truth, and milliseconds a frame."""
+    """Labels, amounts and defects of all clips against the truth, and milliseconds of CPU a frame."""
     confusion: Counter[str] = Counter()
     planted, found, others = Counter[str](), Counter[str](), Counter[str]()
     errors: list[float] = []
@@ -89,9 +89,9 @@ def score(clips: Sequence[Clip]) -> dict[str, Any]:
     clean, alarmed, seconds, frames, labelled_clips, right = 0, 0, 0.0, 0, 0, 0
     for clip in clips:
         video, first = coded(clip)
-        started = time.perf_counter()
+        started = time.process_time()
         inspection = inspect_frames([video], fps=clip.fps, picture=first)
-        seconds += time.perf_counter() - started
+        seconds += time.process_time() - started
         frames += clip.frames
         codes = {flag.code for flag in inspection.flags}
         planted.update(clip.defects)

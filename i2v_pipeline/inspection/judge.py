@@ -54,6 +54,9 @@ _MOVES: Mapping[str, Text] = {
     "roll": Text("the camera rolls", "镜头旋转"),
     "mixed": Text("the camera moves in more than one way", "镜头有多种运动"),
 }
+_UNKNOWN_MOVE = Text(
+    "how the camera moves cannot be told from this picture", "画面中没有可追踪的内容，无法判断镜头运动"
+)
 _WRONG: Mapping[FlagCode, Text] = {
     "static": Text("nothing moves at all", "画面完全没有动"),
     "black": Text("there are black or one-coloured frames", "有黑帧或单色帧"),
@@ -110,6 +113,8 @@ class Inspection:
         """The whole inspection in one sentence."""
         codes = [flag.code for flag in self.flags]
         move = _MOVES["roll" if _rolls(self.motion, self.width) else self.motion.label]
+        if self.pairs and all(pair.matched < MATCHED_SHARE for pair in self.pairs):
+            move = _UNKNOWN_MOVE
         said = [] if {"static", "black"} & set(codes) else [move]
         is_wanted_still = self.asked.get("static") is True
         wrong = [_WRONG[code] for code in _WRONG if code in codes and not (code == "static" and is_wanted_still)]
