@@ -138,7 +138,7 @@ def test_a_setting_or_a_sentence_that_does_not_suit_is_told(engine, given, code)
     assert set(said(engine, **given)) == {code}
 
 
-@pytest.mark.parametrize("preset", ["preview", "standard", "high_motion", "creative"])
+@pytest.mark.parametrize("preset", ["preview", "high_motion", "creative"])
 @pytest.mark.parametrize("engine", ["i2vgen-xl", "wan2.2-i2v-a14b", "wan2.2-ti2v-5b"])
 @pytest.mark.parametrize("intensity", ["low", "medium", "high"])
 def test_a_preset_taken_as_it_is_is_not_scolded(engine, preset, intensity):

@@ -266,9 +266,13 @@ def _setting_findings(spec: EngineSpec, request: GenerationRequest, compound: bo
 
 
 def _of_its_preset(spec: EngineSpec, request: GenerationRequest) -> Guidance | None:
-    """The guidance of the preset that was chosen: who takes a named preset as it is knows what it is for."""
-    preset = spec.presets.get(request.preset) if request.preset else None
-    return preset.guidance if preset else None
+    """The guidance of the preset that was chosen, but for the standard one, which stands where nobody chose.
+
+    Who takes a named preset as it is knows what it is for.
+    """
+    if request.preset is None or request.preset == "standard" or request.preset not in spec.presets:
+        return None
+    return spec.presets[request.preset].guidance
 
 
 def _subject_findings(subject: Subject) -> Iterator[Finding]:
