@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from bench.pictures import open_package_photo
 from i2v_pipeline.types import U8Frames, U8Image
 
 Defect = Literal[
@@ -92,7 +93,9 @@ def make(clip: Clip) -> Made:
 
 
 def open_photo(name: str) -> U8Image:
-    """An example photograph as uint8 (height, width, 3)."""
+    """An example photograph, or `package/file` of one in a package, as uint8 (height, width, 3)."""
+    if "/" in name:
+        return open_package_photo(name)
     with Image.open(EXAMPLES / f"{name}.jpg") as opened:
         return np.asarray(opened.convert("RGB"))
 
@@ -271,8 +274,9 @@ def sample(seed: int, count: int, names: Sequence[str]) -> list[Clip]:
         if defect == "static":
             move = "still"
         grain, crf = float(random.choice([0, 0, 2, 5])), int(random.choice([16, 23, 30]))
-        if defect is None and move == "still":
-            # Without grain, or with grain that the encoder takes away, nothing would tell it from a frozen picture.
+        if defect in (None, "blur") and move == "still":
+            # Without grain, or with grain that the encoder takes away, nothing would tell it from a frozen picture,
+            # which a clip that blurs later still is at its start.
             grain, crf = max(grain, 2.0), 16
         # Shares per second, so that a clip at 8 fps moves as far as one at 24.
         speed = float(random.uniform(0.015, 0.12)) / fps * float(random.choice([-1, 1]))

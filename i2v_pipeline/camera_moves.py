@@ -1,11 +1,14 @@
-"""What camera tags mean: which axes each moves, and which of them one camera can do at once. Knows no engine."""
+"""What camera tags mean: what people call each, which axes it moves, and what one camera can do at once.
+
+Knows no engine.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from i2v_pipeline.types import CameraTag
+from i2v_pipeline.types import CameraTag, Text
 
 Axis = Literal["pan", "tilt", "roll", "zoom", "dolly", "truck", "crane", "orbit"]
 
@@ -33,6 +36,29 @@ MOVES: Mapping[CameraTag, Mapping[Axis, float]] = {
 }
 """What each tag does, as shares of an engine's own amounts. The drift of `follow` takes its side from the seed."""
 
+MOVE_NAMES: Mapping[str, Text] = {
+    "pan_left": Text("pan left", "左摇"),
+    "pan_right": Text("pan right", "右摇"),
+    "tilt_up": Text("tilt up", "上摇"),
+    "tilt_down": Text("tilt down", "下摇"),
+    "zoom_in": Text("zoom in", "变焦推近"),
+    "zoom_out": Text("zoom out", "变焦拉远"),
+    "static": Text("still camera", "固定镜头"),
+    "dolly_in": Text("push in", "推近"),
+    "dolly_out": Text("pull back", "拉远"),
+    "truck_left": Text("truck left", "左移"),
+    "truck_right": Text("truck right", "右移"),
+    "crane_up": Text("crane up", "升镜头"),
+    "crane_down": Text("crane down", "降镜头"),
+    "orbit_left": Text("orbit left", "向左环绕"),
+    "orbit_right": Text("orbit right", "向右环绕"),
+    "roll_cw": Text("roll clockwise", "顺时针旋转"),
+    "roll_ccw": Text("roll counter-clockwise", "逆时针旋转"),
+    "follow": Text("follow the subject", "跟随主体"),
+    "handheld": Text("handheld", "手持晃动"),
+}
+"""What people call each move."""
+
 
 def plan_phases(tags: tuple[CameraTag, ...]) -> tuple[tuple[CameraTag, ...], ...]:
     """Puts the tags together that one camera can do at once; the rest follow in the order given.
@@ -54,6 +80,15 @@ def plan_phases(tags: tuple[CameraTag, ...]) -> tuple[tuple[CameraTag, ...], ...
         for phase in moving:
             phase.append("handheld")
     return tuple(tuple(phase) for phase in phases)
+
+
+def name_phases(phases: Sequence[Sequence[CameraTag]]) -> Text:
+    """The phases in words, in their order: `pan left + tilt up, then pan right`."""
+    named = [[MOVE_NAMES[tag] for tag in phase] for phase in phases]
+    return Text(
+        ", then ".join(" + ".join(name.en for name in phase) for phase in named),
+        "，然后".join(" + ".join(name.zh for name in phase) for phase in named),
+    )
 
 
 def _contradict(one: CameraTag, other: CameraTag) -> bool:

@@ -210,7 +210,7 @@ def plan_of(plan: Plan) -> dict[str, Any]:
 
 
 def finding_of(finding: Finding) -> dict[str, Any]:
-    """A finding in both languages; `remedy` is None where nothing needs doing."""
+    """A finding in both languages; `remedy` is None where nothing needs doing, `changes` what of it can be set."""
     return {
         "code": finding.code,
         "severity": finding.severity,
@@ -218,6 +218,7 @@ def finding_of(finding: Finding) -> dict[str, Any]:
         "message_zh": finding.message.zh,
         "remedy": finding.remedy.en if finding.remedy else None,
         "remedy_zh": finding.remedy.zh if finding.remedy else None,
+        "changes": {change.field: change.value for change in finding.changes},
     }
 
 

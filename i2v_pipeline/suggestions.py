@@ -22,8 +22,9 @@ I2VGEN_SOURCE = (
 )
 MANY_STEPS_FROM = 11.0
 PREVIEW_STEPS, USUAL_STEPS, MANY_STEPS = 30, 50, 60
-STUTTER_FPS = 8
-"""Strong guidance at so few frames a second tends to stutter."""
+STUTTER_GUIDANCE, STUTTER_FPS, CALM_GUIDANCE = 12.5, 8, 11.0
+"""Above every range of the table, and at so few frames a second, movement tends to stutter. Within the table, up to 11
+for strong movement, the same guides call it the price of a clear movement, not a fault."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,7 @@ Fit = Literal["crop", "pad", "stretch", "white"]
 """`white`: the whole picture in the middle of white, as the models that take references were trained."""
 Severity = Literal["info", "warn", "error"]
 PromptSource = Literal["llm", "offline", "typed"]
+SettingName = Literal["preset", "resolution", "frames", "fps", "steps", "guidance", "fit", "negative_prompt", "seed"]
 PresetName = Literal["preview", "standard", "high_motion", "creative", "fast"]
 """The first four stand for every engine; `fast` where a distilled LoRA exists."""
 Expert = Literal["high", "low"]
@@ -53,13 +54,28 @@ class Text(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Change:
+    """A setting of a request, by its field, and the value that a remedy gives it; a seed of None is drawn anew.
+
+    A preset brings its own settings, but for size and length.
+    """
+
+    field: SettingName
+    value: str | float | int | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Finding:
-    """Something worth knowing about a picture, a prompt or a run. `code` is stable; the sentences are not."""
+    """Something worth knowing about a picture, a prompt or a run. `code` is stable; the sentences are not.
+
+    `changes` are what of the remedy can be set; empty where a person has to do it.
+    """
 
     code: str
     severity: Severity
     message: Text
     remedy: Text | None = None
+    changes: tuple[Change, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

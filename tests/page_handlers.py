@@ -31,7 +31,7 @@ FIELDS = (
 VIEW = (
     "shown", "client", "draft", "proposal", "planned", "count", "plan", "refine_panel", "use_refined", "keep_mine",
     "undo_refine", "engine_note", "lacks", "pictures", "each_line", "parts", "restore", "search", "filter_engine",
-    "favourites", "clean_rule", "advice", "edited", "show_picture", "fidelity", "llm_note", *FOLLOWED,
+    "favourites", "clean_rule", "advice", "edited", "subject", "show_picture", "fidelity", "llm_note", *FOLLOWED,
 )  # fmt: skip
 FORM = {
     "image": {"path": str(CAT)}, "prompt": "镜头向左摇", "engine": "camera", "preset": "standard", "resolution": "720p",

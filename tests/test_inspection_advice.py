@@ -73,6 +73,25 @@ def test_each_trouble_gets_the_next_of_the_engines_own_numbers(code: FlagCode, c
     assert list(remedies(code, **changes).values()) == [words]
 
 
+@pytest.mark.parametrize(
+    ("code", "given", "field", "value"),
+    [
+        ("static", {}, "guidance", 11.0),
+        ("static", {"guidance": 11.0, "negative_prompt": "ugly"}, "negative_prompt", "ugly, motionless, static"),
+        ("static", {"guidance": 11.0, "negative_prompt": ""}, "negative_prompt", "motionless, static"),
+        ("static", {"guidance": 11.0, "steps": 60}, "preset", "high_motion"),
+        ("flicker", {"guidance": 6.5}, "steps", 60),
+        ("snap_back", {"frames": 32}, "frames", 16),
+        ("snap_back", {}, "seed", None),
+    ],
+)
+def test_what_is_advised_comes_as_the_setting_and_its_new_value(
+    code: FlagCode, given: dict[str, Any], field: str, value: Any
+):
+    (found,) = advise(inspection(code), I2VGEN, request(**given))
+    assert {change.field: change.value for change in found.changes} == {field: value}
+
+
 def test_two_troubles_never_turn_one_setting_both_ways():
     found = remedies("flicker", asked={"pan_left": False})
     assert found == {

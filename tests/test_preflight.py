@@ -14,6 +14,7 @@ from page_handlers import CAT, FORM, Studio
 from PIL import Image
 
 from bench.preflight import EXAMPLES, NO_SUBJECT, ROOT, blurred, poster, saved, scaled, scene
+from i2v_pipeline.advice import training_findings
 from i2v_pipeline.engines.camera.subject import SubjectNetwork
 from i2v_pipeline.images import open_picture
 from i2v_pipeline.inspection.preflight import picture_findings, request_findings, subject_findings, without_repeats
@@ -128,13 +129,49 @@ def test_the_standard_settings_of_an_engine_are_all_right(engine):
         ("wan2.2-ti2v-5b", {"guidance": 9.0}, "guidance_unsuitable"),
         ("wan2.2-i2v-a14b", {"preset": "fast"}, "negative_unused"),
         ("i2vgen-xl", {"guidance": 4.0}, "guidance_unsuitable"),
-        ("i2vgen-xl", {"preset": "high_motion"}, "guidance_stutter"),
+        ("i2vgen-xl", {"guidance": 13.0, "motion": Motion(intensity="high")}, "guidance_stutter"),
         ("camera", {"size": (320, 260), "resolution": "1280x960"}, "picture_enlarged"),
         ("camera", {"resolution": "720x1280"}, "crop_loss"),
     ],
 )
 def test_a_setting_or_a_sentence_that_does_not_suit_is_told(engine, given, code):
     assert set(said(engine, **given)) == {code}
+
+
+@pytest.mark.parametrize("preset", ["preview", "high_motion", "creative"])
+@pytest.mark.parametrize("engine", ["i2vgen-xl", "wan2.2-i2v-a14b", "wan2.2-ti2v-5b"])
+@pytest.mark.parametrize("intensity", ["low", "medium", "high"])
+def test_a_preset_taken_as_it_is_is_not_scolded(engine, preset, intensity):
+    assert said(engine, preset=preset, motion=Motion(intensity=intensity)) == {}
+
+
+@pytest.mark.parametrize(
+    ("engine", "given"),
+    [
+        ("wan2.2-ti2v-5b", {"guidance": 9.0}),
+        ("i2vgen-xl", {"guidance": 4.0}),
+        ("i2vgen-xl", {"guidance": 13.0, "motion": Motion(intensity="high")}),
+        ("camera", {"size": (320, 260), "resolution": "1280x960"}),
+        ("camera", {"resolution": "720x1280"}),
+        ("i2vgen-xl", {"frames": 32}),
+        ("wan2.2-ti2v-5b", {"resolution": "832x480"}),
+        ("i2vgen-xl", {"resolution": "720x1280"}),
+    ],
+)
+def test_what_a_remedy_sets_takes_its_finding_away(engine, given):
+    spec, request = request_of(engine, **given)
+    size = given.get("size", SIZE)
+
+    def warned(request):
+        found = (*request_findings(spec, request, source_size=size), *training_findings(spec, request))
+        return {finding.code: finding for finding in found if finding.severity == "warn"}
+
+    found = warned(request)
+    assert found
+    for code, finding in found.items():
+        assert finding.changes and finding.remedy
+        changed = {change.field: change.value for change in finding.changes}
+        assert code not in warned(request_of(engine, **{**given, **changed})[1])
 
 
 def test_pad_in_place_of_crop_loses_nothing():

@@ -13,17 +13,22 @@ from typing import NamedTuple
 from i2v_pipeline.guidance import NO_GUIDANCE, is_ever_guided
 from i2v_pipeline.inspection.judge import Inspection
 from i2v_pipeline.specs import EngineSpec
-from i2v_pipeline.types import Finding, GenerationRequest, Text
+from i2v_pipeline.types import Change, Finding, GenerationRequest, Guidance, SettingName, Text
 
 DISTILLED = "fast"
 """A distilled model works at its own steps and guidance only."""
 
+GUIDANCE = Text("Guidance scale", "引导系数")
+STEPS = Text("Inference steps", "推理步数")
+FRAMES = Text("Frames", "生成帧数")
+RAISE, LOWER = Text("Raise", "调高"), Text("Lower", "调低")
+
 
 class Remedy(NamedTuple):
-    """One change: the setting that it touches, and what to do."""
+    """What to do, and what of it can be set; nothing where a person has to think of words."""
 
-    field: str
     text: Text
+    changes: tuple[Change, ...] = ()
 
 
 Way = Callable[[EngineSpec, GenerationRequest], Remedy | None]
@@ -43,15 +48,22 @@ def advise(inspection: Inspection, spec: EngineSpec, request: GenerationRequest)
     No two of them turn one setting to different values: the graver trouble, which comes first, has its way.
     """
     findings: list[Finding] = []
-    taken: dict[str, Text] = {}
+    taken: dict[str, Change] = {}
     for trouble in _troubles(inspection):
         remedies = (way(spec, request) for way in trouble.ways)
-        fitting = (each for each in remedies if each and taken.get(each.field, each.text) == each.text)
+        fitting = (each for each in remedies if each and all(taken.get(c.field, c) == c for c in each.changes))
         remedy = next(fitting, None)
         if remedy is not None:
-            taken[remedy.field] = remedy.text
-            code = f"advice_{trouble.name}"
-            findings.append(Finding(code=code, severity="warn", message=trouble.message, remedy=remedy.text))
+            taken |= {change.field: change for change in remedy.changes}
+            findings.append(
+                Finding(
+                    code=f"advice_{trouble.name}",
+                    severity="warn",
+                    message=trouble.message,
+                    remedy=remedy.text,
+                    changes=remedy.changes,
+                )
+            )
     return tuple(findings)
 
 
@@ -78,26 +90,26 @@ def _troubles(inspection: Inspection) -> Iterator[Trouble]:
         yield _BLUR
 
 
-def _guidance_of(spec: EngineSpec, request: GenerationRequest) -> tuple[float, list[float]] | None:
-    """The guidance, and the values of the engine's presets in order; None where one number would not do."""
-    now = request.guidance
-    if request.preset == DISTILLED or not isinstance(now, int | float) or now <= NO_GUIDANCE:
-        return None
-    return now, sorted(
-        {preset.guidance for name, preset in spec.presets.items() if name != DISTILLED and preset.guidance}
-    )
-
-
 def _more_guidance(spec: EngineSpec, request: GenerationRequest) -> Remedy | None:
-    known = _guidance_of(spec, request)
-    higher = [value for value in known[1] if value > known[0]] if known else []
-    return _set("guidance", "Guidance scale", "引导系数", higher[0], "raise", "调高") if higher else None
+    higher = [value for value in _guidances(spec, request) if value > _number(request.guidance)]
+    return _set("guidance", GUIDANCE, higher[0], RAISE) if higher else None
 
 
 def _less_guidance(spec: EngineSpec, request: GenerationRequest) -> Remedy | None:
-    known = _guidance_of(spec, request)
-    lower = [value for value in known[1] if value < known[0]] if known else []
-    return _set("guidance", "Guidance scale", "引导系数", lower[-1], "lower", "调低") if lower else None
+    lower = [value for value in _guidances(spec, request) if value < _number(request.guidance)]
+    return _set("guidance", GUIDANCE, lower[-1], LOWER) if lower else None
+
+
+def _guidances(spec: EngineSpec, request: GenerationRequest) -> list[float]:
+    """The guidances of the engine's presets in order; none where one number would not do."""
+    if request.preset == DISTILLED or _number(request.guidance) <= NO_GUIDANCE:
+        return []
+    return sorted({_number(preset.guidance) for name, preset in spec.presets.items() if name != DISTILLED} - {0.0})
+
+
+def _number(guidance: Guidance | None) -> float:
+    """The guidance where it is one number; 0 for a schedule and for none, which no preset stands beside."""
+    return float(guidance) if isinstance(guidance, int | float) else 0.0
 
 
 def _more_steps(spec: EngineSpec, request: GenerationRequest) -> Remedy | None:
@@ -105,7 +117,7 @@ def _more_steps(spec: EngineSpec, request: GenerationRequest) -> Remedy | None:
         return None
     presets = (preset.steps for name, preset in spec.presets.items() if name != DISTILLED)
     higher = sorted(steps for steps in presets if steps and steps > request.steps)
-    return _set("steps", "Inference steps", "推理步数", higher[0], "raise", "增加") if higher else None
+    return _set("steps", STEPS, higher[0], RAISE) if higher else None
 
 
 def _fewer_frames(spec: EngineSpec, request: GenerationRequest) -> Remedy | None:
@@ -113,24 +125,22 @@ def _fewer_frames(spec: EngineSpec, request: GenerationRequest) -> Remedy | None
         return None
     known = {spec.diffusion.trained_frames, spec.presets["preview"].frames}
     lower = sorted(frames for frames in known if frames < request.frames)
-    return _set("frames", "Frames", "生成帧数", lower[-1], "lower", "减少") if lower else None
+    return _set("frames", FRAMES, lower[-1], LOWER) if lower else None
 
 
 def _stronger(spec: EngineSpec, request: GenerationRequest) -> Remedy | None:
-    if (
-        request.preset == DISTILLED
-        or request.motion.intensity == "high"
-        or spec.presets["high_motion"].intensity != "high"
-    ):
+    is_strong = request.preset == DISTILLED or request.motion.intensity == "high"
+    if is_strong or spec.presets["high_motion"].intensity != "high":
         return None
-    return Remedy("intensity", Text("Choose the preset High motion.", "请选择“高动态”预设。"))
+    words = Text("Choose the preset High motion.", "请选择“高动态”预设。")
+    return Remedy(words, (Change(field="preset", value="high_motion"),))
 
 
 def _gentler(spec: EngineSpec, request: GenerationRequest) -> Remedy | None:
     if request.motion.intensity == "low" or spec.presets["creative"].intensity != "low":
         return None
     words = Text("Ask for less movement, or choose the preset Creative.", "请减小运动幅度，或选择“创意”预设。")
-    return Remedy("intensity", words)
+    return Remedy(words, (Change(field="preset", value="creative"),))
 
 
 def _words_against_stillness(spec: EngineSpec, request: GenerationRequest) -> Remedy | None:
@@ -139,26 +149,26 @@ def _words_against_stillness(spec: EngineSpec, request: GenerationRequest) -> Re
     missing = [word for word in spec.diffusion.stillness_words if word not in request.negative_prompt]
     if not missing:
         return None
-    return Remedy(
-        "negative_prompt",
-        Text(f"Add to the negative prompt: {', '.join(missing)}.", f"请在负向提示词中加入：{'，'.join(missing)}。"),
-    )
+    words = Text(f"Add to the negative prompt: {', '.join(missing)}.", f"请在负向提示词中加入：{'，'.join(missing)}。")
+    whole = ", ".join([*filter(None, [request.negative_prompt.strip(" ,，")]), *missing])
+    return Remedy(words, (Change(field="negative_prompt", value=whole),))
 
 
 def _name_the_movement(spec: EngineSpec, request: GenerationRequest) -> Remedy | None:
     if request.motion.requested:
         return None
-    return Remedy("prompt", Text("Say in the prompt what moves, and how.", "请在提示词中写明什么在动、怎么动。"))
+    return Remedy(Text("Say in the prompt what moves, and how.", "请在提示词中写明什么在动、怎么动。"))
 
 
 def _another_seed(spec: EngineSpec, request: GenerationRequest) -> Remedy | None:
     if spec.diffusion is None:
         return None
-    return Remedy("seed", Text("Try again with another seed.", "请换一个随机种子再试。"))
+    return Remedy(Text("Try again with another seed.", "请换一个随机种子再试。"), (Change(field="seed", value=None),))
 
 
-def _set(field: str, name: str, name_zh: str, value: float, verb: str, verb_zh: str) -> Remedy:
-    return Remedy(field, Text(f"{verb.capitalize()} “{name}” to {value:g}.", f"请将“{name_zh}”{verb_zh}到 {value:g}。"))
+def _set(field: SettingName, name: Text, value: float, verb: Text) -> Remedy:
+    words = Text(f"{verb.en} “{name.en}” to {value:g}.", f"请将“{name.zh}”{verb.zh}到 {value:g}。")
+    return Remedy(words, (Change(field=field, value=value),))
 
 
 _BLACK = Trouble(

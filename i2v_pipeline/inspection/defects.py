@@ -30,11 +30,15 @@ STILL_LEVELS = 0.05
 """Two frames closer than this (mean absolute difference in levels, at a quarter of the size) show no movement.
 A still picture coded at CRF 16 stays below it; a drift of a tenth of a pixel in a photograph does not."""
 REPEATED_SHARE = 0.12
-"""A frame repeats the one before it when it moves by less than this share of what its neighbours move by,"""
+"""Under a camera that moves, a frame repeats the one before it when nothing in it goes further than this share of what
+the camera goes around it,"""
 REPEATED_PX = 0.1
-"""and by less than this: what is measured between two coded frames of one picture, in pixels of the work."""
+"""and no further than this: what is measured between two coded frames of one picture, in pixels of the work."""
 MOVING_PX = 0.15
-"""Where neighbours move by less than this, a repetition cannot be told from standing still."""
+"""Where the camera goes less than this in a frame, only the pictures themselves can tell a repetition from a rest:"""
+REPEATED_DIFFERENCE = 0.2
+"""a frame repeats the one before it when they differ by less than this share of what the frames around it differ by."""
+MOVING_LEVELS = 0.5
 REPEATED_REACH = 4
 SHAKY_PX = 0.2
 FLASH_LEVELS = 7.0
@@ -47,6 +51,8 @@ BLUR_SHARE = 0.65
 """Sharpness that has fallen below this share of the first frame's, in what is left of the first frame."""
 DRIFT_DELTA_E = 5.0
 """Colours that have moved by this much (CIE76) against the same places of the first frame."""
+SAME_PLACE = 0.6
+"""Places whose light correlates less than this with the first frame's show something else; 0.75 is usual in films."""
 LONGEST_FLASH_FRAMES = 3
 JUMP_PX = 2.5
 """A jump is further off the usual movement than this, in pixels of the work."""
@@ -126,25 +132,34 @@ def find_flags(
         found.append(("static", range(1, len(seen))))
     else:
         found.append(("duplicate_frames", _repeated(seen, pairs, ways, odd)))
-    found += _against_first(seen, ways, pairs, black | set(flashes))
+    found += _against_first(seen, ways, pairs, black | set(flashes), is_flickering=bool(flicker))
     flags = (Flag(code=code, frames=tuple(frames)) for code, frames in found)
     return tuple(flag for flag in flags if flag.frames)
 
 
 def _repeated(seen: Sequence[Seen], pairs: Sequence[PairMotion], ways: Ways, odd: set[int]) -> list[int]:
     """Frames that show the one before once more, while what is around them moves."""
-    # By frame, in pixels of the work: how far its picture is from the one before.
-    moves = np.maximum(np.abs(ways).max(axis=1), [pair.subject_px for pair in pairs]) / seen[0].scale
+    # By frame, in pixels of the work: how far the camera goes from the one before, and how far anything does.
+    camera = np.abs(ways).max(axis=1) / seen[0].scale
+    anything = np.maximum(camera, [pair.subject_px / seen[0].scale for pair in pairs])
     net, travelled = np.abs(ways.sum(axis=0)), np.abs(ways).sum(axis=0)
     is_shaky = travelled.max() > SHAKY_PX * len(ways) and net.max() < 0.8 * travelled.max()
     usable = [index for index in range(1, len(seen)) if not {index - 1, index} & odd]
     repeated = []
     for index in usable:
-        around = [each - 1 for each in usable if 0 < abs(each - index) <= REPEATED_REACH]
-        usual = float(np.percentile(moves[around], 60)) if around else 0.0
-        stands = usual > MOVING_PX and moves[index - 1] < min(REPEATED_PX, REPEATED_SHARE * usual)
-        # A hand may stand for a moment: then only a picture that is the same to the last level is the same picture.
-        if stands and (not is_shaky or seen[index].difference < STILL_LEVELS):
+        around = [each for each in usable if 0 < abs(each - index) <= REPEATED_REACH]
+        if not around:
+            continue
+        difference = seen[index].difference
+        goes = float(np.percentile(camera[[each - 1 for each in around]], 60))
+        differs = float(np.percentile([seen[each].difference for each in around], 60))
+        if goes > MOVING_PX:
+            stands = anything[index - 1] < min(REPEATED_PX, REPEATED_SHARE * goes)
+            # A hand may stand for a moment: then only a picture that is the same to the last level is the same picture.
+            stands = stands and (not is_shaky or difference < STILL_LEVELS)
+        else:
+            stands = differs > MOVING_LEVELS and difference < REPEATED_DIFFERENCE * differs
+        if stands:
             repeated.append(index)
     return repeated
 
@@ -191,7 +206,7 @@ def _is_strobe(flashes: Sequence[int], fps: float) -> bool:
 
 
 def _against_first(
-    seen: Sequence[Seen], ways: Ways, pairs: Sequence[PairMotion], odd: set[int]
+    seen: Sequence[Seen], ways: Ways, pairs: Sequence[PairMotion], odd: set[int], *, is_flickering: bool
 ) -> list[tuple[FlagCode, Iterable[int]]]:
     """What changes in the places of the first frame, followed through the video until they are lost."""
     first = seen[0]
@@ -209,7 +224,7 @@ def _against_first(
         is_next = last == index - 1
         pair = pairs[last] if is_next else measure_pair(seen[last].luma, seen[index].luma, scale=first.scale)
         place, last = matrix_of(pair, first.luma.shape) @ place, index
-        compared = compare_places(first, seen[index], place)
+        compared = compare_places(first, seen[index], place, with_light=not is_flickering)
         if compared is not None:
             sharp.append((index, compared.sharpness))
             drifted.append((index, compared.distance))
@@ -226,9 +241,14 @@ def _lasting(bad: list[int], compared: Sequence[tuple[int, float]]) -> list[int]
     return bad if len(last) == LASTING_FRAMES and set(last) <= set(bad) else []
 
 
-def compare_places(first: Seen, now: Seen, place: npt.NDArray[np.float64]) -> Compared | None:
-    """`now` against `first` where both show the same, `place` leading from one to the other; None where too little of
-    the first frame is left."""
+def compare_places(
+    first: Seen, now: Seen, place: npt.NDArray[np.float64], *, with_light: bool = True
+) -> Compared | None:
+    """`now` against `first` where both show the same, `place` leading from one to the other.
+
+    None where too little of the first frame is left, or where what is there is something else. Light that flickers
+    hides a drift of the light, which `with_light` leaves out of the distance.
+    """
     height, width = now.luma.shape
     there = cv2.warpAffine(
         first.luma, place[:2], (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT, borderValue=0
@@ -241,14 +261,34 @@ def compare_places(first: Seen, now: Seen, place: npt.NDArray[np.float64]) -> Co
     small = (first.colours.shape[1], first.colours.shape[0])
     shrink = np.diag([small[0] / width, small[1] / height, 1.0])
     matrix = (shrink @ place @ np.linalg.inv(shrink))[:2]
-    moved = cv2.warpAffine(first.colours, matrix, small)
+    moved = cv2.warpAffine(first.colours, matrix, small).astype(np.float32, copy=False)
     shown = cv2.resize(inside.astype(np.uint8), small, interpolation=cv2.INTER_NEAREST).astype(bool)
-    if not shown.any():
+    if not shown.any() or _likeness(moved[shown][:, 0], now.colours[shown][:, 0]) < SAME_PLACE:
         return None
-    # Half of the places are not covered by something that walks through the picture.
-    change = cv2.blur(now.colours - moved, (5, 5))[shown]
-    distance = float(np.median(np.linalg.norm(change, axis=1)))
-    return Compared(sharpness=share, distance=distance, shift=np.median(change, axis=0))
+    return Compared(
+        sharpness=share,
+        distance=_drift(moved, now.colours, shown, first_channel=0 if with_light else 1),
+        # Half of the places are not covered by something that walks through the picture.
+        shift=np.median(cv2.blur(now.colours - moved, (5, 5))[shown], axis=0),
+    )
+
+
+def _likeness(one: Values, other: Values) -> float:
+    """Pearson's correlation, which no change of light or contrast lowers; 1 for flat pictures, which say nothing."""
+    spread = float(one.std() * other.std())
+    return float(((one - one.mean()) * (other - other.mean())).mean()) / spread if spread > 1e-3 else 1.0
+
+
+def _drift(before: Values, now: Values, shown: npt.NDArray[np.bool_], *, first_channel: int) -> float:
+    """By how much the colours of the places `shown` have moved: the smaller of two distances in L*a*b*.
+
+    Place by place, half of them: something that walks through the picture does not cover as many. And as a whole, both
+    sorted by channel (the first Wasserstein distance): places that have slid against each other, as near and far do
+    under a camera that moves, have the same colours as before.
+    """
+    places = np.linalg.norm(cv2.blur(now - before, (5, 5))[shown][:, first_channel:], axis=1)
+    ours, theirs = (np.sort(values[shown][:, first_channel:], axis=0) for values in (now, before))
+    return min(float(np.median(places)), float(np.linalg.norm(np.abs(ours - theirs).mean(axis=0))))
 
 
 def sharpness_of(luma: Luma, inside: npt.NDArray[np.bool_] | None = None) -> float:

@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from i2v_pipeline.camera_moves import MOVE_NAMES
 from i2v_pipeline.inspection.defects import Flag, FlagCode, Seen, find_flags, see
 from i2v_pipeline.inspection.likeness import delta_e, luma_ssim, ssim
 from i2v_pipeline.inspection.motion import (
@@ -53,6 +54,9 @@ _MOVES: Mapping[str, Text] = {
     "roll": Text("the camera rolls", "镜头旋转"),
     "mixed": Text("the camera moves in more than one way", "镜头有多种运动"),
 }
+_UNKNOWN_MOVE = Text(
+    "how the camera moves cannot be told from this picture", "画面中没有可追踪的内容，无法判断镜头运动"
+)
 _WRONG: Mapping[FlagCode, Text] = {
     "static": Text("nothing moves at all", "画面完全没有动"),
     "black": Text("there are black or one-coloured frames", "有黑帧或单色帧"),
@@ -109,6 +113,8 @@ class Inspection:
         """The whole inspection in one sentence."""
         codes = [flag.code for flag in self.flags]
         move = _MOVES["roll" if _rolls(self.motion, self.width) else self.motion.label]
+        if self.pairs and all(pair.matched < MATCHED_SHARE for pair in self.pairs):
+            move = _UNKNOWN_MOVE
         said = [] if {"static", "black"} & set(codes) else [move]
         is_wanted_still = self.asked.get("static") is True
         wrong = [_WRONG[code] for code in _WRONG if code in codes and not (code == "static" and is_wanted_still)]
@@ -118,8 +124,9 @@ class Inspection:
             wrong.insert(0, Text("the first frame is not the picture", "首帧与输入图像不符"))
         missed = [tag for tag, is_shown in self.asked.items() if is_shown is False]
         if missed:
-            names = ", ".join(missed)
-            wrong.append(Text(f"asked for and not seen: {names}", f"要求但未出现：{names}"))
+            names = [MOVE_NAMES[tag] for tag in missed]
+            in_english, in_chinese = ", ".join(name.en for name in names), "、".join(name.zh for name in names)
+            wrong.append(Text(f"asked for and not seen: {in_english}", f"要求但未出现：{in_chinese}"))
         if not wrong:
             said.append(Text("no defect was found", "未发现缺陷"))
         parts = [*said, *wrong]

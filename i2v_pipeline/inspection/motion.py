@@ -29,6 +29,7 @@ RETURN_PX = 0.5
 NEAR_PX = 0.75
 """A point moves with the camera when it is off the common movement by less than this, at the size of the work."""
 FIT_ROUNDS = 5
+LEAST_GAIN, MOST_GAIN = 0.01, 2.0
 MATCHED_SHARE = 0.15
 """Below this share of points found again, two frames do not show the same place."""
 
@@ -80,7 +81,7 @@ def luma_for_work(frame: U8Image) -> Luma:
 
 def measure_pair(before: Luma, after: Luma, *, scale: float) -> PairMotion:
     """The movement between two frames as `luma_for_work` gives them, of a video `scale` times as large."""
-    points, moved, share = _tracked(before, after)
+    points, moved, share = _tracked(before, _in_light_of(before, after))
     if len(points) < FEWEST_POINTS:
         return replace(NO_MOTION, scale=scale)
     centre = np.array([(before.shape[1] - 1) / 2, (before.shape[0] - 1) / 2], np.float64)
@@ -99,6 +100,15 @@ def measure_pair(before: Luma, after: Luma, *, scale: float) -> PairMotion:
         matched=share,
         scale=scale,
     )
+
+
+def _in_light_of(before: Luma, after: Luma) -> Luma:
+    """`after` with the mean and the contrast of `before`: points are followed by their light, which may flicker."""
+    gain = float(np.clip(before.std() / max(float(after.std()), 1e-3), 1 / MOST_GAIN, MOST_GAIN))
+    offset = float(before.mean()) - gain * float(after.mean())
+    if abs(gain - 1) < LEAST_GAIN and abs(offset) < 1:
+        return after
+    return cv2.convertScaleAbs(np.maximum(after * np.float32(gain) + np.float32(offset), 0)).astype(np.uint8)
 
 
 def _tracked(before: Luma, after: Luma) -> tuple[Points, Points, float]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from i2v_pipeline.camera_moves import plan_phases
+from i2v_pipeline.advice import other_resolution
+from i2v_pipeline.camera_moves import name_phases, plan_phases
 from i2v_pipeline.guidance import is_ever_guided
 from i2v_pipeline.inspection.picture import (
     LETTERING_SIDE_PX,
@@ -24,8 +25,8 @@ from i2v_pipeline.inspection.picture import (
     letters_in_lines,
 )
 from i2v_pipeline.specs import EngineSpec
-from i2v_pipeline.suggestions import MANY_STEPS_FROM, STUTTER_FPS, CurrentSettings, suggest
-from i2v_pipeline.types import Finding, GenerationRequest, Severity, Text, U8Image
+from i2v_pipeline.suggestions import CALM_GUIDANCE, STUTTER_FPS, STUTTER_GUIDANCE, CurrentSettings, suggest
+from i2v_pipeline.types import Change, Finding, GenerationRequest, Guidance, Severity, Text, U8Image
 
 if TYPE_CHECKING:
     from i2v_pipeline.engines.camera.subject import Subject
@@ -73,7 +74,7 @@ def request_findings(
     `compound`: subject and camera both move.
     """
     return (
-        *(() if spec.takes.references else _fit_findings(request, source_size)),
+        *(() if spec.takes.references else _fit_findings(spec, request, source_size)),
         *_prompt_findings(spec, request, count_tokens),
         *_setting_findings(spec, request, compound),
     )
@@ -151,7 +152,7 @@ def _damage_findings(pixels: U8Image, small: U8Image) -> Iterator[Finding]:
         )
 
 
-def _fit_findings(request: GenerationRequest, source_size: tuple[int, int]) -> Iterator[Finding]:
+def _fit_findings(spec: EngineSpec, request: GenerationRequest, source_size: tuple[int, int]) -> Iterator[Finding]:
     across, down = request.width / source_size[0], request.height / source_size[1]
     if min(source_size) >= SMALL_SIDE_PX and min(across, down) > MUCH_ENLARGED:
         yield _finding(
@@ -159,8 +160,14 @@ def _fit_findings(request: GenerationRequest, source_size: tuple[int, int]) -> I
             f"The picture is enlarged {min(across, down):.1f} times for this size: the video will look soft.",
             f"为达到该尺寸，图片将放大 {min(across, down):.1f} 倍，视频会显得模糊。",
             remedy=Text("Choose a lower resolution, or a larger picture.", "请降低分辨率，或换用更大的图片。"),
+            changes=other_resolution(
+                spec,
+                request,
+                lambda width, height: min(width / source_size[0], height / source_size[1]) <= MUCH_ENLARGED,
+                source_size,
+            ),
         )
-    cropped = 1 - min(across, down) / max(across, down)
+    cropped = _cropped(across, down)
     if request.fit == "crop" and cropped > MAX_CROPPED_SHARE:
         yield _finding(
             "crop_loss",
@@ -170,7 +177,19 @@ def _fit_findings(request: GenerationRequest, source_size: tuple[int, int]) -> I
                 "Choose a size of the picture's shape, or pad instead of crop.",
                 "请选择与图片比例相近的尺寸，或改用填充。",
             ),
+            changes=other_resolution(
+                spec,
+                request,
+                lambda width, height: _cropped(width / source_size[0], height / source_size[1]) <= MAX_CROPPED_SHARE,
+                source_size,
+            )
+            or (Change(field="fit", value="pad"),),
         )
+
+
+def _cropped(across: float, down: float) -> float:
+    """The share of a picture that is cut off where its width and height are scaled by these."""
+    return 1 - min(across, down) / max(across, down)
 
 
 def _prompt_findings(
@@ -194,13 +213,13 @@ def _prompt_findings(
         )
     phases = plan_phases(request.motion.camera)
     if len(phases) > 1:
-        order = ", ".join(" + ".join(phase) for phase in phases)
+        order = name_phases(phases)
         in_turn = not spec.takes.moves_subject
         yield _finding(
             "camera_moves_in_sequence" if in_turn else "camera_contradiction",
-            f"Some camera moves contradict each other: {order}. "
+            f"Some camera moves contradict each other: {order.en}. "
             + ("They follow one another." if in_turn else "The model may do one of them, or none."),
-            f"部分镜头运动互相矛盾：{order}。"
+            f"部分镜头运动互相矛盾：{order.zh}。"
             + ("将依次执行。" if in_turn else "模型可能只执行其中之一，或都不执行。"),
             remedy=Text("Keep one of them, or make two videos.", "请只保留其一，或分成两段视频。"),
             severity="info" if in_turn else "warn",
@@ -217,7 +236,7 @@ def _setting_findings(spec: EngineSpec, request: GenerationRequest, compound: bo
             "引导强度为 1 时不做无条件推理，反向提示词不起作用。",
             severity="info",
         )
-    if not isinstance(request.guidance, int | float):
+    if not isinstance(request.guidance, int | float) or request.guidance == _of_its_preset(spec, request):
         return
     current = CurrentSettings(
         preset=request.preset or "standard", steps=request.steps, guidance=request.guidance, fps=request.fps
@@ -230,14 +249,30 @@ def _setting_findings(spec: EngineSpec, request: GenerationRequest, compound: bo
                 f"Guidance {request.guidance:g} is far from what suits this movement. {better.reason.en}",
                 f"引导强度 {request.guidance:g} 与该动作不匹配。{better.reason.zh}",
                 remedy=Text(f"Choose {better.value:g}.", f"请选择 {better.value:g}。"),
+                changes=(Change(field="guidance", value=better.value),),
             )
-    if spec.family == "i2vgen_xl" and request.guidance >= MANY_STEPS_FROM and request.fps <= STUTTER_FPS:
+            return
+    if spec.family == "i2vgen_xl" and request.guidance > STUTTER_GUIDANCE and request.fps <= STUTTER_FPS:
         yield _finding(
             "guidance_stutter",
             f"Guidance {request.guidance:g} at {request.fps} frames per second tends to stutter.",
             f"引导强度 {request.guidance:g} 搭配每秒 {request.fps} 帧容易卡顿。",
-            remedy=Text("Choose more frames per second, or less guidance.", "请提高帧率，或降低引导强度。"),
+            remedy=Text(
+                f"Choose guidance {CALM_GUIDANCE:g}, or more frames per second.",
+                f"请选择引导强度 {CALM_GUIDANCE:g}，或提高帧率。",
+            ),
+            changes=(Change(field="guidance", value=CALM_GUIDANCE),),
         )
+
+
+def _of_its_preset(spec: EngineSpec, request: GenerationRequest) -> Guidance | None:
+    """The guidance of the preset that was chosen, but for the standard one, which stands where nobody chose.
+
+    Who takes a named preset as it is knows what it is for.
+    """
+    if request.preset is None or request.preset == "standard" or request.preset not in spec.presets:
+        return None
+    return spec.presets[request.preset].guidance
 
 
 def _subject_findings(subject: Subject) -> Iterator[Finding]:
@@ -280,5 +315,13 @@ def _subject_findings(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _finding(code: str, en: str, zh: str, *, remedy: Text | None = None, severity: Severity = "warn") -> Finding:
-    return Finding(code=code, severity=severity, message=Text(en, zh), remedy=remedy)
+def _finding(
+    code: str,
+    en: str,
+    zh: str,
+    *,
+    remedy: Text | None = None,
+    changes: tuple[Change, ...] = (),
+    severity: Severity = "warn",
+) -> Finding:
+    return Finding(code=code, severity=severity, message=Text(en, zh), remedy=remedy, changes=changes)

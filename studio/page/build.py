@@ -35,8 +35,14 @@ element.addEventListener('click', (event) => {
 """
 _TAKE_OFFER = """
 element.addEventListener('click', (event) => {
-  const button = event.target.closest('[data-size]');
-  if (button) trigger('take_offer', {...button.dataset});
+  const button = event.target.closest('[data-size], [data-remedy]');
+  if (button?.dataset.remedy) trigger('take_remedy', {what: button.dataset.remedy});
+  else if (button) trigger('take_offer', {...button.dataset});
+});
+"""
+_TAKE_ADVICE = """
+element.addEventListener('click', (event) => {
+  if (event.target.closest('[data-advice]')) trigger('take_advice', {});
 });
 """
 _ANNOUNCE = "element.setAttribute('aria-live', 'polite');"
@@ -77,6 +83,7 @@ def _make_form(services: Services, form: Form, view: dict[str, Any]) -> None:
     view["examples"] = gr.HTML(_examples(services), elem_id="examples", js_on_load=_PICK_EXAMPLE)
     view["note"] = gr.HTML("", elem_id="note", js_on_load=reuse.ON_NOTE)
     make_picture(form)
+    view["subject"] = gr.HTML("", elem_id="subject", js_on_load="")
     view["restore"] = gr.UploadButton(
         label("restore"),  # pyright: ignore[reportArgumentType] - translated as every label is
         file_types=[".mp4", ".json"],
@@ -124,7 +131,7 @@ def _make_result(view: dict[str, Any]) -> None:
     view["announcer"] = gr.HTML("", elem_id="announcer", js_on_load=_ANNOUNCE)
     view["status"] = gr.HTML("", elem_id="status", js_on_load="")
     view["screen"] = gr.HTML(status.empty_html(), elem_id="screen", js_on_load="")
-    view["details"] = gr.HTML("", elem_id="details", js_on_load="")
+    view["details"] = gr.HTML("", elem_id="details", js_on_load=_TAKE_ADVICE)
     with gr.Row(elem_id="result-row"):
         view["again"] = gr.Button(label("again"), size="sm", min_width=120, visible=False, elem_id="again")
         view["retry"] = gr.Button(label("retry"), size="sm", min_width=100, visible=False, elem_id="retry")

@@ -8,19 +8,22 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from i2v_pipeline.errors import PictureError
 from i2v_pipeline.types import GenerationRequest
 from studio.jobs.types import JobError
 from studio.page import draft, notes
 from studio.page.desk import Data, Desk, Updates
 from studio.page.edge import at_edge
 from studio.page.form import engine_updates, preset_values, read_picture, with_what_the_form_lacks
-from studio.page.plan import check_can_run, plan_html
+from studio.page.plan import check_can_run, plan_html, warnings_of
+from studio.page.remedies import changes_of, form_values, warning_html
 from studio.page.series import Series, read_series, request_of, requests_of
-from studio.page.services import picture_facts
+from studio.page.services import picture_facts, subject_facts
 from studio.recipe import SEED_LIMIT
 
 
@@ -53,6 +56,28 @@ class Handlers:
     def check_picture(self, data: Data) -> None:
         """Refuses a picture that cannot be read as soon as it is there."""
         picture_facts(read_picture(self.desk.values(data)))
+
+    @at_edge
+    def look_for_subject(self, data: Data) -> Updates:
+        """What the picture's subject means for a video; nothing for a picture that cannot be read."""
+        image = self.desk.values(data)["image"]
+        try:
+            found = subject_facts(Path(image)) if image else ()
+        except PictureError:
+            found = ()
+        return {self.view["subject"]: "".join(warning_html(finding) for finding in found)}
+
+    @at_edge
+    def take_remedy(self, data: Data, event: gr.EventData, request: gr.Request) -> Updates:
+        """What of a warning's remedy can be set, as it would be told now."""
+        values = self.desk.values(data)
+        spec = self.services.engines[values["engine"]]
+        proposal = data[self.view["proposal"]]
+        requests = requests_of(values, proposal, self._series(data, values, request), self.services)
+        found = warnings_of(spec, requests, is_advised=proposal is not None)
+        told = (finding for finding in found if finding.code == event.what)
+        changes = next((changes_of(finding) for finding in told if finding.changes), {})
+        return {self.form[field]: value for field, value in form_values(spec, changes).items()}
 
     @at_edge
     def pick_example(self, event: gr.EventData) -> Updates:

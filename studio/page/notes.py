@@ -63,6 +63,16 @@ def used(job: Job, lacks: Sequence[Text], *, with_seed: bool) -> str:
     return html(_joined([*words, SAME_SEED]), NEW_SEED) if with_seed and not lacks else html(_joined(words))
 
 
+def advised(job: Job, changes: Text, lacks: Sequence[Text]) -> str:
+    """After a job's settings were put into the form as the advice would have them."""
+    name = name_of(job)
+    words = Text(
+        f"These are the settings of {name.en}, changed as advised: {changes.en}. Generate makes a new video of them.",
+        f"已填入 {name.zh} 的参数，并按建议修改：{changes.zh}。点击“生成视频”即可按此重新生成。",
+    )
+    return html(_joined([words, *_left_out(lacks)]))
+
+
 def restored(told: Sequence[Text], lacks: Sequence[Text]) -> str:
     """After a file's settings were put into the form; `told` says what is not in the file."""
     words = [Text("These are the settings that stand in the file.", "已填入文件中的参数。"), *told, *_left_out(lacks)]

@@ -12,9 +12,10 @@ from i2v_pipeline.images import describe_fit
 from i2v_pipeline.inspection.preflight import request_findings
 from i2v_pipeline.presets import load_presets
 from i2v_pipeline.specs import EngineSpec
-from i2v_pipeline.types import Aftercare, Alternative, GenerationRequest, Motion, Plan, StageName, Text
+from i2v_pipeline.types import Aftercare, Alternative, Finding, GenerationRequest, Motion, Plan, StageName, Text
 from studio.page.form import Values
 from studio.page.refine import Proposal, motion_for
+from studio.page.remedies import warning_html
 from studio.page.series import Series, count_words, requests_of
 from studio.page.services import Services, picture_facts
 from studio.page.text import both, duration, escape
@@ -33,6 +34,7 @@ STAGE_WORDS: Mapping[StageName, Text] = {
     "decode": Text("decode", "解码"),
     "write": Text("write", "写入"),
 }
+SUITS_BETTER = "guidance_unsuitable"
 TOLD_S = 1.0
 """A stage that takes less is not told."""
 
@@ -49,7 +51,7 @@ def plan_html(values: Values, proposal: Proposal | None, services: Services, ser
     except InputError as error:
         return f'<div class="plan problem"><p>{both(error.text)}</p></div>'
     request = requests[0]
-    told = dict.fromkeys(told for each in requests for told in _warnings_of(spec, each))
+    told = warnings_of(spec, requests, is_advised=proposal is not None)
     plans = _plans_of(spec, requests)
     return _card(
         [
@@ -59,10 +61,17 @@ def plan_html(values: Values, proposal: Proposal | None, services: Services, ser
             *dict.fromkeys(_motion(each.motion) for each in requests),
             f'<p class="plan-cost quiet">{both(_takes(plans))}</p>',
             _needs(spec, max(plans, key=lambda plan: (not plan.fits, plan.peak_vram_gib, plan.peak_ram_gib))),
-            *(f'<p class="warn">{both(message)}</p>' for message in told),
+            *(warning_html(finding) for finding in told),
             _obstacle(spec, request),
         ]
     )
+
+
+def warnings_of(spec: EngineSpec, requests: Sequence[GenerationRequest], *, is_advised: bool) -> tuple[Finding, ...]:
+    """Each warning once; `is_advised`: what suits the movement better is already offered, beside the prompt."""
+    found = (finding for request in requests for finding in _findings_of(spec, request))
+    told = (each for each in found if each.severity == "warn" and not (is_advised and each.code == SUITS_BETTER))
+    return tuple(dict.fromkeys(told))
 
 
 def empty_plan() -> str:
@@ -125,18 +134,11 @@ def _obstacle(spec: EngineSpec, request: GenerationRequest) -> str:
     return ""
 
 
-def _warnings_of(spec: EngineSpec, request: GenerationRequest) -> Iterator[Text]:
-    """Each warning and what to do; what suits the movement better is offered beside the fields, with a button."""
+def _findings_of(spec: EngineSpec, request: GenerationRequest) -> Iterator[Finding]:
     facts = picture_facts(request.images[0])
-    found = (
-        *facts.findings,
-        *request_findings(spec, request, source_size=(facts.width, facts.height)),
-        *training_findings(spec, request),
-    )
-    for finding in found:
-        if finding.severity == "warn" and finding.code != "guidance_unsuitable":
-            remedy = finding.remedy or Text("", "")
-            yield Text(f"{finding.message.en} {remedy.en}".strip(), f"{finding.message.zh}{remedy.zh}")
+    yield from facts.findings
+    yield from request_findings(spec, request, source_size=(facts.width, facts.height))
+    yield from training_findings(spec, request)
 
 
 def _card(parts: list[str]) -> str:

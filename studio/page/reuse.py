@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from i2v_pipeline.presets import find_engine
 from i2v_pipeline.recipe import Recipe, StoredPicture, missing_parts, read_recipe, request_from_report
 from studio.library import last_frame_png
 from studio.page import notes
@@ -16,6 +18,8 @@ from studio.page.desk import Data, Desk, Updates
 from studio.page.edge import at_edge
 from studio.page.form import request_values, what_the_form_lacks
 from studio.page.refine import Proposal, taken_before
+from studio.page.remedies import changes_words, form_values
+from studio.page.status import advised
 
 PARTS: Mapping[str, tuple[str, ...]] = {
     "prompt": ("prompt", "negative_prompt"),
@@ -68,6 +72,17 @@ class ReuseHandlers:
         lacks = what_the_form_lacks(job.request) if "parameters" in parts else []
         self.desk.change(request, note=notes.used(job, lacks, with_seed=parts == list(PARTS)))
         return self._fill(data, settings, parts, taken_before(job.request.origin, job.request.motion))
+
+    @at_edge
+    def take_advice(self, data: Data, request: gr.Request) -> Updates:
+        """The shown job's settings in the form, changed as was advised after its video was measured."""
+        job = self.desk.shown(data, request)
+        changes = advised(json.loads(job.report_path.read_text(encoding="utf-8"))["findings"])
+        changed = form_values(find_engine(job.request.engine), changes)
+        settings = {**request_values(job.request), "image": job.request.images[0], **changed}
+        lacks = what_the_form_lacks(job.request)
+        self.desk.change(request, note=notes.advised(job, changes_words(changes), lacks))
+        return self._fill(data, settings, list(PARTS), taken_before(job.request.origin, job.request.motion))
 
     @at_edge
     def last_frame(self, data: Data, request: gr.Request) -> Updates:

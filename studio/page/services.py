@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from i2v_pipeline.images import open_picture
-from i2v_pipeline.inspection.preflight import picture_findings
+from i2v_pipeline.inspection.preflight import picture_findings, subject_findings
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import Finding, Text
 from prompt_refiner import RefinerSettings
@@ -96,6 +96,14 @@ def picture_facts(path: Path) -> PictureFacts:
     picture = open_picture(path)
     found = (*picture.notes, *picture_findings(picture.pixels))
     return PictureFacts(width=picture.width, height=picture.height, findings=found)
+
+
+@functools.lru_cache(maxsize=256)
+def subject_facts(path: Path) -> tuple[Finding, ...]:
+    """What the subject network says of the picture; remembered, since it takes half a second. Raises `PictureError`."""
+    from i2v_pipeline.engines.camera.subject import SubjectNetwork
+
+    return subject_findings(SubjectNetwork().find(open_picture(path).pixels))
 
 
 @functools.lru_cache(maxsize=32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from i2v_pipeline.types import Text
@@ -11,6 +11,7 @@ from studio.jobs.store import POSTER_NAME, REPORT_NAME, VIDEO_NAME, Job
 from studio.page.chain import chain_html
 from studio.page.plan import numbers_of
 from studio.page.quality import WARNING, is_broken, quality_html, warning_html
+from studio.page.remedies import changes_words
 from studio.page.text import both, duration, escape
 from studio.page.words import STAGES, STATES
 
@@ -123,8 +124,22 @@ def details_html(job: Job | None, report: Mapping[str, Any] | None) -> str:
 def _advice_html(findings: list[Mapping[str, Any]]) -> str:
     if not findings:
         return ""
-    title = both(Text("What to change", "调整建议"))
-    return f'<section class="changes"><h3>{title}</h3>{findings_html(findings)}</section>'
+    title, changes = both(Text("What to change", "调整建议")), advised(findings)
+    button = ""
+    if changes:
+        words = changes_words(changes)
+        told = Text(f"Try again with {words.en}", f"改用 {words.zh} 再试")
+        button = f'<button type="button" data-advice>{both(told)}</button>'
+    return f'<section class="changes"><h3>{title}</h3>{findings_html(findings)}{button}</section>'
+
+
+def advised(findings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """All that the advice in a report would set, by the request's field; reports of earlier versions set nothing.
+
+    No two pieces of advice set one field differently.
+    """
+    of_advice = (finding for finding in findings if finding["code"].startswith(ADVICE))
+    return {field: value for finding in of_advice for field, value in finding.get("changes", {}).items()}
 
 
 def findings_html(findings: list[Mapping[str, Any]]) -> str:

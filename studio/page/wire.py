@@ -64,9 +64,12 @@ def _wire_form(desk: Desk, handlers: Handlers, everything: list[Component]) -> N
     form["image"].upload(handlers.check_picture, fields, None, **EVENT).failure(
         None, None, form["image"], js="() => null", **PRIVATE
     )
+    form["image"].change(handlers.look_for_subject, fields, [view["subject"]], trigger_mode="always_last", **EVENT)
     form["preset"].input(handlers.choose_preset, fields, list(form.values()), **EVENT)
     form["engine"].input(handlers.choose_engine, fields, [*form.values(), view["engine_note"], view["lacks"]], **EVENT)
     view["plan"].take_offer(handlers.take_offer, fields, [*form.values(), view["engine_note"], view["lacks"]], **EVENT)
+    remedied = {*fields, *several, view["proposal"]}
+    view["plan"].take_remedy(handlers.take_remedy, remedied, list(form.values()), **EVENT)
     view["examples"].pick_example(handlers.pick_example, None, everything, **EVENT)
 
 
@@ -102,6 +105,8 @@ def _wire_reuse(desk: Desk, handlers: ReuseHandlers, everything: list[Component]
     view["reuse"].click(handlers.reuse, parts, filled, **EVENT)
     view["last_frame"].click(handlers.last_frame, {view["shown"]}, filled, **EVENT)
     view["restore"].upload(handlers.restore, {*fields, view["restore"], view["proposal"]}, filled, **EVENT)
+    advised = {*fields, view["shown"], view["proposal"]}
+    view["details"].take_advice(handlers.take_advice, advised, filled, **EVENT)
     view["note"].act_on_note(handlers.act_on_note, None, filled, **EVENT)
 
 

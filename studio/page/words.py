@@ -2,29 +2,10 @@
 
 from __future__ import annotations
 
+from i2v_pipeline.camera_moves import MOVE_NAMES
 from i2v_pipeline.types import Motion, Text
 
-CAMERA = {
-    "pan_left": Text("pan left", "左摇"),
-    "pan_right": Text("pan right", "右摇"),
-    "tilt_up": Text("tilt up", "上摇"),
-    "tilt_down": Text("tilt down", "下摇"),
-    "zoom_in": Text("zoom in", "变焦推近"),
-    "zoom_out": Text("zoom out", "变焦拉远"),
-    "static": Text("still camera", "固定镜头"),
-    "dolly_in": Text("push in", "推近"),
-    "dolly_out": Text("pull back", "拉远"),
-    "truck_left": Text("truck left", "左移"),
-    "truck_right": Text("truck right", "右移"),
-    "crane_up": Text("crane up", "升镜头"),
-    "crane_down": Text("crane down", "降镜头"),
-    "orbit_left": Text("orbit left", "向左环绕"),
-    "orbit_right": Text("orbit right", "向右环绕"),
-    "roll_cw": Text("roll clockwise", "顺时针旋转"),
-    "roll_ccw": Text("roll counter-clockwise", "逆时针旋转"),
-    "follow": Text("follow the subject", "跟随主体"),
-    "handheld": Text("handheld", "手持晃动"),
-}
+CAMERA = MOVE_NAMES
 SPEED = {
     "slow_motion": Text("slow motion", "慢动作"),
     "normal": Text("normal speed", "正常速度"),

@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from i2v_pipeline.camera_moves import name_phases
 from i2v_pipeline.engines.camera.layers import Stage
 from i2v_pipeline.engines.camera.path import Axis, Moves
 from i2v_pipeline.engines.camera.shot import Shot
@@ -43,12 +44,12 @@ def find_remarks(
         remedy = Text(en="Name one, such as “pan left” or “static”.", zh="可写明镜头运动，例如“镜头左摇”或“固定镜头”。")
         remarks.append(replace(chosen, remedy=remedy))
     if moves.in_sequence:
-        order = ", ".join(" + ".join(phase) for phase in moves.phases)
+        order = name_phases(moves.phases)
         remarks.append(
             _info(
                 "camera_moves_in_sequence",
-                f"Some camera moves contradict each other, so they follow one another in equal parts: {order}.",
-                f"部分镜头运动互相矛盾，因此按顺序平分时长依次执行：{order}。",
+                f"Some camera moves contradict each other, so they follow one another in equal parts: {order.en}.",
+                f"部分镜头运动互相矛盾，因此按顺序平分时长依次执行：{order.zh}。",
             )
         )
     if subject and stage and not (subject.found and stage.depth_kind != "ground"):
