@@ -50,7 +50,7 @@ class OpenPage:
     """What one open page shows. Handlers change it; one event of the page follows it and sends what that means.
 
     `editing` is a waiting job whose settings stand in the form, and `before` the form as it was before that. `undo`
-    are the jobs that were deleted last. `videos` is how many Generate would make.
+    are the jobs that were deleted last. `videos` is how many Generate would make. `comparison` is the one that is open.
     """
 
     owner: str
@@ -62,6 +62,7 @@ class OpenPage:
     undo: tuple[str, ...] = ()
     clean_up: CleanUp | None = None
     videos: int = 1
+    comparison: str | None = None
 
 
 class Desk:
