@@ -20,7 +20,7 @@ from studio.jobs.store import POSTER_NAME, VIDEO_NAME, Job
 from studio.measures import METRICS, Measures, best_of, measures_of
 from studio.page.plan import numbers_of
 from studio.page.quality import warning_html
-from studio.page.status import MEDIA
+from studio.page.status import MEDIA, preview_of
 from studio.page.text import both, duration, escape, size
 from studio.page.words import CAMERA, DEFECTS, STAGES, STATES
 
@@ -163,13 +163,14 @@ def _open_html(comparison: Comparison, cells: Sequence[Job | None], finals: Sequ
         rows.append(f"<tbody>{heading}<tr>{inside}</tr></tbody>")
     columns = "".join(f'<th scope="col">{_heading(comparison.x, index)}</th>' for index in range(comparison.columns))
     first = next((job for job in cells if job is not None), None)
-    about = "" if first is None else f'<p class="quiet about">{escape(first.request.prompt) or "—"}</p>'
-    words = ""
+    about = ""
+    if first is not None and "prompt" not in (comparison.x.field, comparison.y and comparison.y.field):
+        about = f'<p class="quiet about">{escape(first.request.prompt) or "—"}</p>'
     if first is not None and comparison.final is not None:
-        words = f'<p class="draft-words">{both(draft_words(first.request, comparison.final))}</p>'
+        about += f'<p class="draft-words">{both(draft_words(first.request, comparison.final))}</p>'
     name = both(_name_of(comparison))
     return (
-        f'<div class="opened" data-comparison="{comparison.id}"><h3>{name}</h3>{about}{words}'
+        f'<div class="opened" data-comparison="{comparison.id}"><h3>{name}</h3>{about}'
         f"{_progress_html(cells)}{_tools_html(comparison) if is_any_done else ''}"
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(_name_of(comparison).en)}">'
         f'<table style="--columns:{comparison.columns}"><thead><tr>{columns}</tr></thead>{"".join(rows)}</table></div>'
@@ -262,10 +263,9 @@ def _slot_html(job: Job) -> str:
             f'<div class="slot" {ratio}><video src="{url}/{VIDEO_NAME}" poster="{url}/{POSTER_NAME}" muted playsinline'
             f' preload="auto" aria-label="{escape(job.request.prompt[:80]) or "video"}"></video></div>'
         )
-    has_preview = job.state == "running" and job.progress is not None and job.progress.previews
-    picture = f"preview.jpg?{job.progress.previews}" if has_preview and job.progress else "input"
-    dim = "" if has_preview else " dim"
-    return f'<div class="slot{dim}" {ratio}><img src="{url}/{picture}" alt=""></div>'
+    preview = preview_of(job)
+    dim = "" if preview else " dim"
+    return f'<div class="slot{dim}" {ratio}><img src="{preview or f"{url}/input"}" alt=""></div>'
 
 
 def _acts_html(job: Job, final: Job | None, *, is_draft: bool) -> str:
@@ -311,7 +311,7 @@ def _numbers(measured: Measures) -> list[Text]:
     took = duration(measured.wall_seconds)
     told = [Text(f"made in {took.en}", f"用时 {took.zh}")]
     if measured.ssim is not None:
-        told.append(Text(f"first frame {measured.ssim:.2f}", f"首帧 {measured.ssim:.2f}"))
+        told.append(Text(f"first frame: SSIM {measured.ssim:.2f}", f"首帧 SSIM {measured.ssim:.2f}"))
     if measured.camera is not None:
         name = CAMERA.get(measured.camera, MIXED)  # type: ignore[call-overload] - `mixed` is no tag
         told.append(

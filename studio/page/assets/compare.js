@@ -1,7 +1,7 @@
 // All videos of the open comparison as one: they start together, stay together, and the shorter ones hold their end.
 window.studio.keepFocus(element, watch);
 // A seek is exact, a change of the rate is smooth: the one for what is far off, the other for what is nearly right.
-const FAR_S = 0.15, NEAR_S = 0.008, END_S = 0.05, LOOK_MS = 15000;
+const FAR_S = 0.25, NEAR_S = 0.008, END_S = 0.05, LOOK_MS = 15000;
 const all = () => [...element.querySelectorAll('video')];
 const ready = () => all().filter((video) => video.readyState >= 1 && video.duration > 0);
 const length = () => Math.max(0, ...ready().map((video) => video.duration));
@@ -32,10 +32,20 @@ const settled = (video) => new Promise((done) => {
   for (const name of ['seeked', 'canplay', 'loadeddata', 'error']) video.addEventListener(name, name === 'error' ? finish : look);
 });
 
+// A video takes its time when it is played for the first time, each another one.
+const primed = new WeakSet();
+const prime = async (videos) => {
+  const fresh = videos.filter((video) => !primed.has(video));
+  await Promise.all(fresh.map((video) => { primed.add(video); return video.play().catch(() => {}); }));
+  for (const video of fresh) video.pause();
+};
+
 // Every video to the same place, and only when all have arrived there on together.
 const goTo = async (seconds) => {
   const mine = ++turn, videos = ready();
   place = seconds;
+  if (isPlaying) await prime(videos);
+  if (mine !== turn) return;
   for (const video of videos) {
     video.pause();
     video.playbackRate = 1;
@@ -43,6 +53,7 @@ const goTo = async (seconds) => {
     if (Math.abs(video.currentTime - wanted) > 0.001) video.currentTime = wanted;
   }
   draw();
+  if (!isPlaying) return;
   await Promise.all(videos.map(settled));
   if (mine !== turn || !isPlaying) return;
   for (const video of videos) if (!isOver(video)) video.play().catch(() => {});
@@ -62,7 +73,7 @@ const follow = (mine) => {
       if (Math.abs(behind) > NEAR_S) video.currentTime = Math.min(place, video.duration - 0.001);
       if (video.paused) video.play().catch(() => {});
     }
-    const rate = Math.abs(behind) < NEAR_S ? 1 : Math.min(1.2, Math.max(0.8, 1 + 2 * behind));
+    const rate = Math.abs(behind) < NEAR_S ? 1 : Math.min(1.6, Math.max(0.5, 1 + 6 * behind));
     if (Math.abs(video.playbackRate - rate) > 0.01) video.playbackRate = rate;
   }
   draw();
