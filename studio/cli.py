@@ -12,6 +12,7 @@ import secrets
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -21,6 +22,7 @@ from i2v_pipeline.planning.devices import known_devices
 from i2v_pipeline.presets import find_engine, load_presets
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import Fit, Motion, PresetName, Text
+from studio.compare_command import add_compare
 from studio.doctor import diagnose
 from studio.file_commands import add_check, add_inspect, add_rerun, add_strip, check_out
 from studio.models import best_engine, needs_of, state_of
@@ -62,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     for add in adders:
         add(commands)
+    add_compare(commands, _add_request_options, _compare)
     return parser
 
 
@@ -77,6 +80,14 @@ def _add_serve(commands: Any) -> None:  # noqa: ANN401 - argparse does not expor
 
 def _add_generate(commands: Any) -> None:  # noqa: ANN401
     generate = commands.add_parser("generate", help="make a video from a picture and a sentence")
+    _add_request_options(generate)
+    generate.add_argument("--out", type=Path, metavar="FILE.mp4", help="the report goes beside it, as FILE.json")
+    generate.add_argument("--json", action="store_true", help="print the report")
+    generate.set_defaults(run=_generate)
+
+
+def _add_request_options(generate: argparse.ArgumentParser) -> None:
+    """What a video is made of, for every command that makes one."""
     generate.add_argument("image", type=Path)
     generate.add_argument("prompt")
     generate.add_argument("--engine", default="auto", metavar="ID", help="see `models list`; auto: the best one here")
@@ -103,10 +114,7 @@ def _add_generate(commands: Any) -> None:  # noqa: ANN401
     generate.add_argument("--precision", default="auto", choices=("auto", "fp32", "fp16", "bf16", "fp8"))
     generate.add_argument("--last-image", type=Path, metavar="IMAGE", help="the picture that the video ends with")
     generate.add_argument("--reference", type=Path, action="append", default=[], metavar="IMAGE")
-    generate.add_argument("--out", type=Path, metavar="FILE.mp4", help="the report goes beside it, as FILE.json")
     generate.add_argument("--no-source", action="store_true", help="leave the source picture out of the MP4")
-    generate.add_argument("--json", action="store_true", help="print the report")
-    generate.set_defaults(run=_generate)
 
 
 def _add_refine(commands: Any) -> None:  # noqa: ANN401
@@ -179,7 +187,6 @@ def _serve(arguments: argparse.Namespace) -> None:
 
 def _generate(arguments: argparse.Namespace) -> None:
     from i2v_pipeline.checks import check_request
-    from i2v_pipeline.guidance import parse_guidance
     from i2v_pipeline.images import open_picture
     from i2v_pipeline.pipeline import run
     from prompt_refiner import load_settings, refine
@@ -190,24 +197,7 @@ def _generate(arguments: argparse.Namespace) -> None:
     _refuse_what_the_engine_lacks(spec, arguments)
     check_out(arguments.out)
     picture = open_picture(arguments.image)
-    choice = Choice(
-        preset=arguments.preset,
-        resolution=arguments.resolution,
-        frames=arguments.frames,
-        fps=arguments.fps,
-        steps=arguments.steps,
-        guidance=None if arguments.guidance is None else parse_guidance(arguments.guidance),
-        negative_prompt=arguments.negative,
-        seed=secrets.randbelow(SEED_LIMIT) if arguments.seed is None else arguments.seed,
-        fit=arguments.fit,
-        embed_source=not arguments.no_source,
-        flow_shift=arguments.flow_shift,
-        loras=tuple(parse_lora(text) for text in arguments.lora),
-        last_image=arguments.last_image,
-        checkpoint=arguments.checkpoint,
-        device=arguments.device,
-        precision=arguments.precision,
-    )
+    choice = replace(_choice_of(arguments), seed=_seed_of(arguments))
     request_for = partial(compose, spec, choice, image=arguments.image, image_size=(picture.width, picture.height))
     typed = arguments.prompt
     check_request(spec, request_for(prompt=typed, origin=origin_of(typed, None), motion=Motion()))
@@ -242,6 +232,42 @@ def _generate(arguments: argparse.Namespace) -> None:
         print_json(report)
     else:
         print(outputs.video)
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from studio.compare_command import compare
+
+    spec = _engine_called(arguments.engine)
+    _refuse_what_the_engine_lacks(spec, arguments)
+    compare(arguments, spec, _choice_of(arguments))
+
+
+def _choice_of(arguments: argparse.Namespace) -> Choice:
+    """What the options of `_add_request_options` choose."""
+    from i2v_pipeline.guidance import parse_guidance
+
+    return Choice(
+        preset=arguments.preset,
+        resolution=arguments.resolution,
+        frames=arguments.frames,
+        fps=arguments.fps,
+        steps=arguments.steps,
+        guidance=None if arguments.guidance is None else parse_guidance(arguments.guidance),
+        negative_prompt=arguments.negative,
+        seed=arguments.seed,
+        fit=arguments.fit,
+        embed_source=not arguments.no_source,
+        flow_shift=arguments.flow_shift,
+        loras=tuple(parse_lora(text) for text in arguments.lora),
+        last_image=arguments.last_image,
+        checkpoint=arguments.checkpoint,
+        device=arguments.device,
+        precision=arguments.precision,
+    )
+
+
+def _seed_of(arguments: argparse.Namespace) -> int:
+    return secrets.randbelow(SEED_LIMIT) if arguments.seed is None else arguments.seed
 
 
 def _refuse_what_the_engine_lacks(spec: EngineSpec, arguments: argparse.Namespace) -> None:
