@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import tempfile
 from pathlib import Path
@@ -25,15 +26,21 @@ GRID_NAME, TABLE_NAME = "grid.mp4", "table.csv"
 def comparison_routes(services: Services) -> list[BaseRoute]:
     """`/studio/comparisons/{comparison}/grid.mp4` and `.../table.csv`, made when they are asked for."""
     comparisons = Comparisons(services.store)
+    # A grid takes seconds of the whole machine. Who waits for their turn here holds no thread that others need.
+    turn = asyncio.Lock()
+    makers = {GRID_NAME: _video, TABLE_NAME: _table}
 
-    def comparison_file(request: Request) -> Response:
+    async def comparison_file(request: Request) -> Response:
         owner, name = owner_of(request.headers), request.path_params["name"]
-        comparison = None if owner is None else comparisons.get(request.path_params["comparison"], owner)
-        if comparison is None or name not in (GRID_NAME, TABLE_NAME):
+        if owner is None or name not in makers:
             return PlainTextResponse(NOT_HERE, 404)
-        grid = grid_of(comparison, comparisons.cells(comparison))
+        comparison = await asyncio.to_thread(comparisons.get, request.path_params["comparison"], owner)
+        if comparison is None:
+            return PlainTextResponse(NOT_HERE, 404)
         filename = f"comparison-{comparison.id}{Path(name).suffix}"
-        return _table(grid, filename) if name == TABLE_NAME else _video(grid, filename)
+        async with turn:
+            grid = await asyncio.to_thread(lambda: grid_of(comparison, comparisons.cells(comparison)))
+            return await asyncio.to_thread(makers[name], grid, filename)
 
     return [Route("/studio/comparisons/{comparison}/{name}", comparison_file)]
 
