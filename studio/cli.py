@@ -21,10 +21,11 @@ from i2v_pipeline.errors import Cancelled, InputError, RequestError, StudioError
 from i2v_pipeline.planning.devices import known_devices
 from i2v_pipeline.presets import find_engine, load_presets
 from i2v_pipeline.specs import EngineSpec
-from i2v_pipeline.types import Fit, Motion, PresetName, Text
+from i2v_pipeline.types import Motion, PresetName, Text
 from studio.compare_command import add_compare
 from studio.doctor import diagnose
-from studio.file_commands import add_check, add_inspect, add_rerun, add_strip, check_out
+from studio.file_commands import add_check, add_convert, add_inspect, add_rerun, add_strip, check_out
+from studio.given_pictures import Given, add_pictures, engine_for, given_by
 from studio.models import best_engine, needs_of, state_of
 from studio.plans import Hypothesis, duration, machine_like, machine_now, plan_choice, told
 from studio.printing import pick, print_json
@@ -41,7 +42,7 @@ OUR_FAULT = Text(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 done, 1 failed, 2 wrong input, 130 cancelled."""
-    arguments = build_parser().parse_args(argv)
+    arguments = _parsed(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         arguments.run(arguments)
@@ -52,6 +53,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.exception("%s failed unexpectedly", arguments.command)
         return _tell(OUR_FAULT, 1, as_json=getattr(arguments, "json", False))
     return 0
+
+
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments. Before Python 3.13 argparse gives up on `IMAGE --option VALUE PROMPT` where IMAGE is optional."""
+    parser = build_parser()
+    arguments, left = parser.parse_known_args(argv)
+    if left and "prompt" in arguments and arguments.prompt is None and not left[0].startswith("-"):
+        arguments.prompt = left.pop(0)
+    if left:
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    return arguments
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -88,12 +100,11 @@ def _add_generate(commands: Any) -> None:  # noqa: ANN401
 
 def _add_request_options(generate: argparse.ArgumentParser) -> None:
     """What a video is made of, for every command that makes one."""
-    generate.add_argument("image", type=Path)
-    generate.add_argument("prompt")
+    add_pictures(generate)
     generate.add_argument("--engine", default="auto", metavar="ID", help="see `models list`; auto: the best one here")
     generate.add_argument("--preset", default="standard", choices=get_args(PresetName))
     generate.add_argument("--resolution", metavar="256p|480p|512p|720p|768p|1024p|WxH")
-    generate.add_argument("--fit", default="crop", choices=get_args(Fit), help="what happens to another aspect")
+    generate.add_argument("--fit", choices=("crop", "pad", "stretch"), help="what happens to another aspect")
     generate.add_argument("--frames", type=int)
     generate.add_argument("--fps", type=int)
     generate.add_argument("--steps", type=int)
@@ -113,7 +124,6 @@ def _add_request_options(generate: argparse.ArgumentParser) -> None:
     generate.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     generate.add_argument("--precision", default="auto", choices=("auto", "fp32", "fp16", "bf16", "fp8"))
     generate.add_argument("--last-image", type=Path, metavar="IMAGE", help="the picture that the video ends with")
-    generate.add_argument("--reference", type=Path, action="append", default=[], metavar="IMAGE")
     generate.add_argument("--no-source", action="store_true", help="leave the source picture out of the MP4")
 
 
@@ -153,6 +163,7 @@ def _add_models(commands: Any) -> None:  # noqa: ANN401
     download = actions.add_parser("download", help="fetch what is missing of an engine's model")
     download.add_argument("engine", metavar="ID", help="see `models list`")
     download.set_defaults(run=_models_download)
+    add_convert(actions)
 
 
 def _add_doctor(commands: Any) -> None:  # noqa: ANN401
@@ -193,13 +204,14 @@ def _generate(arguments: argparse.Namespace) -> None:
     from studio.foreground import outputs_at, running
 
     # 1. What will be made: refused before anybody waits for a refiner
-    spec = _engine_called(arguments.engine)
+    given = given_by(arguments)
+    spec = engine_for(given, arguments.engine)
     _refuse_what_the_engine_lacks(spec, arguments)
     check_out(arguments.out)
-    picture = open_picture(arguments.image)
-    choice = replace(_choice_of(arguments), seed=_seed_of(arguments))
-    request_for = partial(compose, spec, choice, image=arguments.image, image_size=(picture.width, picture.height))
-    typed = arguments.prompt
+    picture, *_ = [open_picture(image) for image in given.images]
+    choice = replace(_choice_of(arguments, given), seed=_seed_of(arguments))
+    request_for = partial(compose, spec, choice, image=given.images[0], image_size=(picture.width, picture.height))
+    typed = given.prompt
     check_request(spec, request_for(prompt=typed, origin=origin_of(typed, None), motion=Motion()))
 
     # 2. The prompt
@@ -237,12 +249,13 @@ def _generate(arguments: argparse.Namespace) -> None:
 def _compare(arguments: argparse.Namespace) -> None:
     from studio.compare_command import compare
 
-    spec = _engine_called(arguments.engine)
+    given = given_by(arguments)
+    spec = engine_for(given, arguments.engine)
     _refuse_what_the_engine_lacks(spec, arguments)
-    compare(arguments, spec, _choice_of(arguments))
+    compare(arguments, spec, given, _choice_of(arguments, given))
 
 
-def _choice_of(arguments: argparse.Namespace) -> Choice:
+def _choice_of(arguments: argparse.Namespace, given: Given) -> Choice:
     """What the options of `_add_request_options` choose."""
     from i2v_pipeline.guidance import parse_guidance
 
@@ -260,6 +273,8 @@ def _choice_of(arguments: argparse.Namespace) -> Choice:
         flow_shift=arguments.flow_shift,
         loras=tuple(parse_lora(text) for text in arguments.lora),
         last_image=arguments.last_image,
+        further_images=given.images[1:],
+        subjects=given.subjects,
         checkpoint=arguments.checkpoint,
         device=arguments.device,
         precision=arguments.precision,
@@ -271,11 +286,11 @@ def _seed_of(arguments: argparse.Namespace) -> int:
 
 
 def _refuse_what_the_engine_lacks(spec: EngineSpec, arguments: argparse.Namespace) -> None:
-    """The built-in engine loads no checkpoint and runs on the CPU in fp32; no engine takes references or fp8."""
+    """The built-in engine loads no checkpoint and runs on the CPU in fp32; no engine takes fp8."""
     is_built_in = spec.diffusion is None
     given = {
         "--checkpoint": is_built_in and arguments.checkpoint is not None,
-        "--reference": bool(arguments.reference),
+        "--fit": bool(spec.takes.references) and arguments.fit is not None,
         "--device cuda": is_built_in and arguments.device == "cuda",
         "--precision": (is_built_in and arguments.precision != "auto") or arguments.precision == "fp8",
     }

@@ -247,7 +247,8 @@ def _cell(base: Base, changes: Mapping[AxisField, Any], read_prompt: ReadPrompt)
         choice = replace(choice, **dict.fromkeys(_lacking(base, spec)))
         # An engine without a negative prompt has an empty one, which another engine would take for a wish.
         negative = choice.negative_prompt if own.takes.negative_prompt else None
-        choice = replace(choice, loras=choice.loras or (), negative_prompt=negative)
+        several = {name: getattr(choice, name) or () for name in ("loras", "further_images", "subjects")}
+        choice = replace(choice, **several, negative_prompt=negative)
     named = {name: changes[name] for name in ("preset", "seed", "steps", "guidance", "flow_shift") if name in changes}
     choice = replace(choice, **named)
     said = read_prompt(changes.get("prompt", base.prompt), spec)
@@ -292,6 +293,9 @@ def _lacking(base: Base, spec: EngineSpec) -> list[str]:
         "scheduler": diffusion is None or choice.scheduler not in diffusion.schedulers,
         "loras": not spec.takes.loras,
         "last_image": not spec.takes.last_image,
+        "further_images": not spec.takes.references,
+        "subjects": not spec.takes.references,
+        "fit": choice.fit not in spec.takes.fits,
         "checkpoint": True,
     }
     return [name for name, is_lacking in lacks.items() if is_lacking and getattr(choice, name)]
@@ -306,6 +310,9 @@ def _told_left_out(spec: EngineSpec, names: Sequence[str]) -> Text:
         "scheduler": Text("scheduler", "采样器"),
         "loras": Text("LoRAs", "LoRA"),
         "last_image": Text("last picture", "结尾图像"),
+        "further_images": Text("further references", "其余参考图"),
+        "subjects": Text("names of the references", "参考图名称"),
+        "fit": Text("fitting of the picture", "画面适配"),
         "checkpoint": Text("model folder", "模型文件夹"),
     }
     told = [words[name] for name in names]
@@ -432,9 +439,9 @@ def _loaded(request: GenerationRequest) -> tuple[object, ...]:
 
 
 def _bytes_of(request: GenerationRequest) -> float:
-    """The video, and the picture: beside the video and, unless left out, inside it."""
-    picture = request.images[0].stat().st_size * (2 if request.embed_source else 1)
-    return request.width * request.height * request.frames * VIDEO_BYTES_PER_PIXEL + picture
+    """The video, and its pictures: beside the video and, unless left out, inside it."""
+    pictures = sum(picture.stat().st_size for picture in request.images) * (2 if request.embed_source else 1)
+    return request.width * request.height * request.frames * VIDEO_BYTES_PER_PIXEL + pictures
 
 
 def _all_of(mistakes: Sequence[Text]) -> RequestError:

@@ -14,6 +14,7 @@ from typing import Any
 from i2v_pipeline.errors import Cancelled, InputError, StudioError
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import GenerationRequest, Text
+from studio.given_pictures import Given
 from studio.jobs.comparisons import Axis, AxisField
 from studio.printing import print_json, print_line, say
 from studio.recipe import Choice, motion_of, origin_of, style_of
@@ -46,7 +47,7 @@ def add_compare(
     parser.set_defaults(run=run)
 
 
-def compare(arguments: argparse.Namespace, spec: EngineSpec, choice: Choice) -> None:
+def compare(arguments: argparse.Namespace, spec: EngineSpec, given: Given, choice: Choice) -> None:
     """Makes every cell, then the grid's video and its table. A cell that fails does not keep the others from it.
 
     Raises `InputError` for what cannot be compared, and `StudioError` at the end where a cell failed.
@@ -59,15 +60,15 @@ def compare(arguments: argparse.Namespace, spec: EngineSpec, choice: Choice) -> 
     # 1. What will be made, and what it takes
     x = _axis(arguments.x, "--x")
     y = None if arguments.y is None else _axis(arguments.y, "--y")
-    picture = open_picture(arguments.image)
+    picture, *_ = [open_picture(image) for image in given.images]
     base = Base(
         engine=spec.id,
         choice=choice,
-        prompt=arguments.prompt,
-        image=arguments.image,
+        prompt=given.prompt,
+        image=given.images[0],
         image_size=(picture.width, picture.height),
     )
-    sketch = make_sketch(base, x, y, _Reader(arguments))
+    sketch = make_sketch(base, x, y, _Reader(arguments, given.prompt))
     check_models(sketch.requests)
     total = plan_total(sketch)
     took = duration(total.seconds)
@@ -114,8 +115,9 @@ def compare(arguments: argparse.Namespace, spec: EngineSpec, choice: Choice) -> 
 class _Reader:
     """What a prompt of the axis, or the command's own, means: refined as `--refine` says, once for each style."""
 
-    def __init__(self, arguments: argparse.Namespace) -> None:
+    def __init__(self, arguments: argparse.Namespace, prompt: str) -> None:
         self._arguments = arguments
+        self._prompt = prompt
         self._known: dict[tuple[str, str, bool], Any] = {}
         self._told: list[Any] = []
 
@@ -124,7 +126,7 @@ class _Reader:
 
         is_refined = self._arguments.refine != "off"
         if text in (AS_TYPED, AS_REFINED):
-            text, is_refined = self._arguments.prompt, text == AS_REFINED
+            text, is_refined = self._prompt, text == AS_REFINED
         key = (text, spec.id, is_refined)
         if key not in self._known:
             result = self._refined(text, spec, is_refined=is_refined)

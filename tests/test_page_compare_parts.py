@@ -207,6 +207,8 @@ def test_a_final_is_made_of_a_draft_alone_and_once(studio: Studio) -> None:
     plain = started(studio)
     before = len(studio.services.store.unfinished("me"))
     press(studio, "final", job=plain.jobs[0])
+    press(studio, "open", comparison=drafts.id)
+    press(studio, "final", job=plain.jobs[0])
     assert len(studio.services.store.unfinished("me")) == before
 
 
