@@ -9,19 +9,22 @@ import functools
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from i2v_pipeline.presets import load_presets
 from i2v_pipeline.types import GenerationRequest, Text
 from studio.compare import WORDS, Total
+from studio.comparison_files import CellResult, Grid, describe_shape, grid_shape
 from studio.jobs.comparisons import Axis, AxisField, Comparison, Sketch
 from studio.jobs.store import POSTER_NAME, VIDEO_NAME, Job
 from studio.measures import METRICS, Measures, best_of, measures_of
 from studio.page.plan import numbers_of
 from studio.page.quality import warning_html
 from studio.page.status import MEDIA, preview_of
-from studio.page.text import both, duration, escape, size
+from studio.page.text import LABELS, both, duration, escape, size
 from studio.page.words import CAMERA, DEFECTS, STAGES, STATES
 
 GONE = Text("This video was deleted.", "该视频已删除。")
@@ -140,9 +143,10 @@ def _name_of(comparison: Comparison) -> Text:
 
 
 def _open_html(comparison: Comparison, cells: Sequence[Job | None], finals: Sequence[Job | None]) -> str:
-    measured = [_measures(job) for job in cells]
+    seen = [_seen(job) for job in cells]
+    measured = [None if each is None else each.measures for each in seen]
     best = {name: best_of(metric, measured) for name, metric in METRICS.items()}
-    is_any_done = any(job is not None and job.state == "done" for job in cells)
+    tools = _tools_html(comparison, seen) if any(seen) else ""
     rows = []
     for row in range(comparison.rows):
         places = range(row * comparison.columns, (row + 1) * comparison.columns)
@@ -171,7 +175,7 @@ def _open_html(comparison: Comparison, cells: Sequence[Job | None], finals: Sequ
     name = both(_name_of(comparison))
     return (
         f'<div class="opened" data-comparison="{comparison.id}"><h3>{name}</h3>{about}'
-        f"{_progress_html(cells)}{_tools_html(comparison) if is_any_done else ''}"
+        f"{_progress_html(cells)}{tools}"
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(_name_of(comparison).en)}">'
         f'<table style="--columns:{comparison.columns}"><thead><tr>{columns}</tr></thead>{"".join(rows)}</table></div>'
         f"{_end_html(comparison)}</div>"
@@ -183,8 +187,9 @@ def _heading(axis: Axis, index: int) -> str:
 
 
 def _value_html(field: AxisField, value: str) -> str:
-    spec = load_presets().get(value) if field == "engine" else None
-    return f"<b>{both(spec.title) if spec else escape(value)}</b>"
+    if field == "engine" and value in load_presets():
+        return f"<b>{both(load_presets()[value].title)}</b>"
+    return f"<b>{both(LABELS[f'preset_{value}']) if field == 'preset' else escape(value)}</b>"
 
 
 def _progress_html(cells: Sequence[Job | None]) -> str:
@@ -215,7 +220,7 @@ def _seconds_left(there: Sequence[Job], left: Sequence[Job]) -> float | None:
     )
 
 
-def _tools_html(comparison: Comparison) -> str:
+def _tools_html(comparison: Comparison, seen: Sequence[_Seen | None]) -> str:
     """The controls of all players at once, what counts as best, and the files to take along."""
     play = both(Text("Play all", "全部播放"))
     pause = both(Text("Pause all", "全部暂停"))
@@ -229,12 +234,15 @@ def _tools_html(comparison: Comparison) -> str:
         f'<a href="{url}/grid.mp4" download>{both(Text("All as one video", "导出合成视频"))}</a>'
         f'<a href="{url}/table.csv" download>{both(Text("Table (CSV)", "导出表格 (CSV)"))}</a>'
     )
+    cells = tuple(CellResult(name="", state="", report=None if each is None else each.report) for each in seen)
+    grid = Grid(x=comparison.x, y=comparison.y, cells=cells)
+    taken = "".join(f'<p class="quiet taken">{both(text)}</p>' for text in describe_shape(grid, grid_shape(grid)))
     return (
         '<div class="players"><button type="button" data-play aria-pressed="false" data-key="play">'
         f'<span class="when-paused">{play}</span><span class="when-playing">{pause}</span></button>'
         f'<label class="seek"><span class="sr-only">{both(Text("Place in all videos", "所有视频的位置"))}</span>'
         '<input type="range" min="0" max="1000" step="1" data-seek></label><output data-clock>0.0 s</output>'
-        f'<p class="links">{files}</p></div>'
+        f'<p class="links">{files}</p></div>{taken}'
         f'<fieldset class="metrics"><legend>{both(Text("Best by:", "按此评选："))}</legend>{metrics}</fieldset>'
     )
 
@@ -331,7 +339,8 @@ def _final_html(final: Job | None, *, is_draft: bool) -> str:
     """The final that was made of a draft, and what was measured of it, to be held against the draft."""
     if not is_draft or final is None:
         return ""
-    measured = _measures(final)
+    seen = _seen(final)
+    measured = None if seen is None else seen.measures
     numbers = (
         ""
         if measured is None
@@ -355,16 +364,25 @@ def _button(act: str, words: Text, job: Job | None = None) -> str:
     return f'<button type="button" data-act="{act}"{target} data-key="{key}">{both(words)}</button>'
 
 
-def _measures(job: Job | None) -> Measures | None:
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """What the grid needs of a finished video's report; `report` has the section `output` alone."""
+
+    measures: Measures
+    report: Mapping[str, Any]
+
+
+def _seen(job: Job | None) -> _Seen | None:
     if job is None or job.state != "done":
         return None
     try:
-        return _read_measures(job.report_path, job.report_path.stat().st_mtime_ns)
+        return _read_seen(job.report_path, job.report_path.stat().st_mtime_ns)
     except FileNotFoundError:
         return None
 
 
 @functools.lru_cache(maxsize=1024)
-def _read_measures(report_path: Path, changed_ns: int) -> Measures:
+def _read_seen(report_path: Path, changed_ns: int) -> _Seen:
     """Read once for each state of the file: an open grid is drawn again and again."""
-    return measures_of(json.loads(report_path.read_text(encoding="utf-8")))
+    report = json.loads(report_path.read_text(encoding="utf-8"))
+    return _Seen(measures=measures_of(report), report={"output": report["output"]})
