@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_jobs import ended
 
 from i2v_pipeline.presets import find_engine
 from i2v_pipeline.specs import EngineSpec
@@ -19,17 +19,30 @@ from studio.cli import main
 from studio.compare import Base, Sentence, make_sketch
 from studio.comparison_files import grid_shape, table_csv, write_grid
 from studio.comparison_routes import grid_of
-from studio.jobs.comparisons import Axis, Comparisons
-from studio.jobs.store import JobStore
+from studio.jobs.comparisons import Axis, Comparison, Comparisons
+from studio.jobs.store import Job, JobStore
 from studio.jobs.supervisor import Supervisor
 from studio.recipe import Choice, origin_of
 
 CAT = Path(__file__).resolve().parents[1] / "examples" / "cat.jpg"
 WAN = "wan2.1-i2v-14b-480p"
+PATIENCE_S = 300.0
+"""For nine runs and the import of everything that a model needs, on a machine that does other things, too."""
 
 
 def read(text: str, spec: EngineSpec) -> Sentence:
     return Sentence(text=text, origin=origin_of(text, None), motion=Motion())
+
+
+def ended(store: JobStore, comparison: Comparison) -> list[Job]:
+    """The jobs of all cells, once they are over."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        jobs = [job for job in Comparisons(store).cells(comparison) if job is not None and job.over]
+        if len(jobs) == len(comparison.jobs):
+            return jobs
+        time.sleep(0.1)
+    raise AssertionError("the cells did not end")
 
 
 @pytest.mark.diffusion
@@ -44,7 +57,7 @@ def test_nine_cells_of_a_model_load_it_once_encode_once_and_differ_in_what_the_a
     )
     comparison = Comparisons(store).submit(sketch, "me")
     with Supervisor(store):
-        jobs = [ended(store, store.get(job_id)) for job_id in comparison.jobs]
+        jobs = ended(store, comparison)
     assert [job.state for job in jobs] == ["done"] * 9, [job.message for job in jobs]
     reports = [json.loads(job.report_path.read_text(encoding="utf-8")) for job in jobs]
     assert len({report["output"]["frames_sha256"] for report in reports}) == 9
