@@ -5,11 +5,12 @@ The cells are jobs like all others. What happens to one happens in the job store
 
 from __future__ import annotations
 
+import functools
 import json
 import secrets
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -60,7 +61,7 @@ class Comparison:
     y: Axis | None
     jobs: tuple[str, ...]
     final: GenerationRequest | None
-    finals: dict[str, str]
+    finals: Mapping[str, str]
 
     @property
     def columns(self) -> int:
@@ -168,14 +169,20 @@ class Comparisons:
 
 
 def _comparison_of(row: sqlite3.Row) -> Comparison:
-    recipe = _RECIPE.validate_json(row["recipe"])
+    return _parsed(*(row[name] for name in ("id", "owner", "created", "recipe", "finals")))
+
+
+@functools.lru_cache(maxsize=1024)
+def _parsed(comparison_id: str, owner: str, created: float, recipe_json: str, finals: str) -> Comparison:
+    """Parsed once for each state of the row: every open page asks for its list again and again."""
+    recipe = _RECIPE.validate_json(recipe_json)
     return Comparison(
-        id=row["id"],
-        owner=row["owner"],
-        created=row["created"],
+        id=comparison_id,
+        owner=owner,
+        created=created,
         x=recipe.x,
         y=recipe.y,
         jobs=recipe.jobs,
         final=recipe.final,
-        finals=json.loads(row["finals"]),
+        finals=json.loads(finals),
     )
