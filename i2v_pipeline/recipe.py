@@ -22,8 +22,10 @@ from i2v_pipeline.presets import find_engine
 from i2v_pipeline.report import SCHEMA
 from i2v_pipeline.types import (
     AddedElement,
+    Aftercare,
     CameraTag,
     Device,
+    Ending,
     Expert,
     Finding,
     Fit,
@@ -100,6 +102,11 @@ class _Lora(_Part):
     expert: Expert | None
 
 
+class _Aftercare(_Part):
+    double_rate: bool = False
+    ending: Ending = "plain"
+
+
 class _Subject(_Part):
     name: _Word
     remove_background: bool
@@ -125,6 +132,8 @@ class _Parameters(_Part):
     negative_prompt: _Prose
     embed_source: bool
     checkpoint: _Word | None = None
+    # Reports of earlier versions do not have it.
+    aftercare: _Aftercare = _Aftercare()
     device: Device | Literal["auto"] = "auto"
     precision: Precision | Literal["auto"] = "auto"
 
@@ -276,6 +285,7 @@ def request_from_report(
         checkpoint=checkpoint,
         device=settings.device,
         precision=settings.precision,
+        aftercare=Aftercare(**settings.aftercare.model_dump()),
     )
     check_request(find_engine(request.engine), request)
     return request

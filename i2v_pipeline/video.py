@@ -282,7 +282,7 @@ def _written_whole(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise _unwritten(error) from error
+        raise unwritten(error) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -308,7 +308,8 @@ def _check_is_file(path: Path) -> None:
         )
 
 
-def _unwritten(error: OSError) -> VideoError:
+def unwritten(error: OSError) -> VideoError:
+    """Why a file could not be written, in words for the person."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return disk_full()
     return VideoError(

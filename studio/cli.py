@@ -21,11 +21,11 @@ from i2v_pipeline.errors import Cancelled, InputError, RequestError, StudioError
 from i2v_pipeline.planning.devices import known_devices
 from i2v_pipeline.presets import find_engine, load_presets
 from i2v_pipeline.specs import EngineSpec
-from i2v_pipeline.types import Motion, PresetName, Text
+from i2v_pipeline.types import Aftercare, Motion, PresetName, Text
 from studio.compare_command import add_compare
 from studio.doctor import diagnose
 from studio.file_commands import add_check, add_convert, add_inspect, add_rerun, add_strip, check_out
-from studio.given_pictures import Given, add_pictures, engine_for, given_by
+from studio.given_pictures import Given, add_pictures, engine_for, given_by, references_in_plan
 from studio.models import best_engine, needs_of, state_of
 from studio.plans import Hypothesis, duration, machine_like, machine_now, plan_choice, told
 from studio.printing import pick, print_json
@@ -42,7 +42,7 @@ OUR_FAULT = Text(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 done, 1 failed, 2 wrong input, 130 cancelled."""
-    arguments = _parsed(argv)
+    arguments = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         arguments.run(arguments)
@@ -55,9 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments. Before Python 3.13 argparse gives up on `IMAGE --option VALUE PROMPT` where IMAGE is optional."""
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments of a command line."""
     parser = build_parser()
+    # Before Python 3.13 argparse leaves over the PROMPT of `IMAGE --option VALUE PROMPT`, since it may be missing.
     arguments, left = parser.parse_known_args(argv)
     if left and "prompt" in arguments and arguments.prompt is None and not left[0].startswith("-"):
         arguments.prompt = left.pop(0)
@@ -124,6 +125,10 @@ def _add_request_options(generate: argparse.ArgumentParser) -> None:
     generate.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     generate.add_argument("--precision", default="auto", choices=("auto", "fp32", "fp16", "bf16", "fp8"))
     generate.add_argument("--last-image", type=Path, metavar="IMAGE", help="the picture that the video ends with")
+    generate.add_argument("--double-rate", action="store_true", help="put a frame between any two: twice the fps")
+    ending = generate.add_mutually_exclusive_group()
+    for name, what in (("loop", "the end dissolves into the start"), ("boomerang", "back the way that it came")):
+        ending.add_argument(f"--{name}", dest="ending", action="store_const", const=name, default="plain", help=what)
     generate.add_argument("--no-source", action="store_true", help="leave the source picture out of the MP4")
 
 
@@ -149,6 +154,7 @@ def _add_plan(commands: Any) -> None:  # noqa: ANN401
     plan.add_argument("--resolution", metavar="256p|480p|512p|720p|768p|1024p|WxH")
     plan.add_argument("--frames", type=int)
     plan.add_argument("--steps", type=int)
+    plan.add_argument("--references", type=int, metavar="N", help="reference pictures, for engines that take them")
     plan.add_argument("--gpu", metavar="NAME", help=f"another card: {', '.join(known_devices())}, or cpu")
     plan.add_argument("--vram", type=float, metavar="GIB", help="graphics memory that is free")
     plan.add_argument("--ram", type=float, metavar="GIB", help="RAM that is free")
@@ -278,6 +284,7 @@ def _choice_of(arguments: argparse.Namespace, given: Given) -> Choice:
         checkpoint=arguments.checkpoint,
         device=arguments.device,
         precision=arguments.precision,
+        aftercare=Aftercare(double_rate=arguments.double_rate, ending=arguments.ending),
     )
 
 
@@ -286,13 +293,13 @@ def _seed_of(arguments: argparse.Namespace) -> int:
 
 
 def _refuse_what_the_engine_lacks(spec: EngineSpec, arguments: argparse.Namespace) -> None:
-    """The built-in engine loads no checkpoint and runs on the CPU in fp32; no engine takes fp8."""
+    """The built-in engine loads no checkpoint and runs on the CPU in fp32."""
     is_built_in = spec.diffusion is None
     given = {
         "--checkpoint": is_built_in and arguments.checkpoint is not None,
         "--fit": bool(spec.takes.references) and arguments.fit is not None,
         "--device cuda": is_built_in and arguments.device == "cuda",
-        "--precision": (is_built_in and arguments.precision != "auto") or arguments.precision == "fp8",
+        "--precision": is_built_in and arguments.precision != "auto",
     }
     refused = [option for option, is_given in given.items() if is_given]
     if refused:
@@ -326,8 +333,13 @@ def _refine(arguments: argparse.Namespace) -> None:
 def _plan(arguments: argparse.Namespace) -> None:
     machine = machine_like(Hypothesis(gpu=arguments.gpu, vram_gib=arguments.vram, ram_gib=arguments.ram))
     spec = best_engine(load_presets(), machine) if arguments.engine == "auto" else find_engine(arguments.engine)
+    count = references_in_plan(spec, arguments.references)
     choice = Choice(
-        preset=arguments.preset, resolution=arguments.resolution, frames=arguments.frames, steps=arguments.steps
+        preset=arguments.preset,
+        resolution=arguments.resolution,
+        frames=arguments.frames,
+        steps=arguments.steps,
+        further_images=(Path("reference"),) * (count - 1),
     )
     answer = plan_choice(spec, choice, machine)
     if arguments.json:

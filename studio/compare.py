@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from i2v_pipeline.aftercare.length import length_of
 from i2v_pipeline.checks import MAX_SEED, request_mistakes
 from i2v_pipeline.errors import InputError, RequestError, StudioError
 from i2v_pipeline.guidance import parse_guidance
@@ -441,7 +442,7 @@ def _loaded(request: GenerationRequest) -> tuple[object, ...]:
 def _bytes_of(request: GenerationRequest) -> float:
     """The video, and its pictures: beside the video and, unless left out, inside it."""
     pictures = sum(picture.stat().st_size for picture in request.images) * (2 if request.embed_source else 1)
-    return request.width * request.height * request.frames * VIDEO_BYTES_PER_PIXEL + pictures
+    return request.width * request.height * length_of(request).frames * VIDEO_BYTES_PER_PIXEL + pictures
 
 
 def _all_of(mistakes: Sequence[Text]) -> RequestError:

@@ -22,7 +22,7 @@ from i2v_pipeline.hub import check_model
 from i2v_pipeline.images import Picture, legal_frames
 from i2v_pipeline.presets import find_engine
 from i2v_pipeline.specs import EngineSpec
-from i2v_pipeline.types import Fit, GenerationRequest, Motion, PresetName, Subject, Text
+from i2v_pipeline.types import Aftercare, Ending, Fit, GenerationRequest, Motion, PresetName, Subject, Text
 from prompt_refiner import refine
 from studio.models import best_engine, best_reference_engine
 from studio.page.services import Services
@@ -92,9 +92,14 @@ class Order(BaseModel):
     negative_prompt: _Words | None = None
     seed: int | None = Field(default=None, description="Drawn and told when it is not given.")
     refine: RefineMode = Field(default="auto", description="off sends the prompt as it is.")
+    double_rate: bool = Field(default=False, description="Puts a frame between any two: twice the frames per second.")
+    ending: Ending = Field(
+        default="plain", description="loop: the end dissolves into the start; boomerang: back the way that it came."
+    )
     embed_source: bool = Field(default=True, description="Whether the picture travels inside the MP4.")
     subjects: list[OrderedSubject] | None = Field(
-        default=None, description="What each reference shows, in their order, for an engine that takes references."
+        default=None,
+        description="What each reference shows, in their order, for an engine that takes them; in a form as JSON.",
     )
 
 
@@ -128,6 +133,7 @@ def read_order(order: Order, pictures: Sequence[tuple[Picture, Path]], services:
         fit=order.fit,
         embed_source=order.embed_source,
         flow_shift=order.flow_shift,
+        aftercare=Aftercare(double_rate=order.double_rate, ending=order.ending),
         further_images=tuple(place for _, place in further),
         subjects=tuple(Subject(**subject.model_dump()) for subject in order.subjects or ()),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -15,6 +15,7 @@ from i2v_pipeline.specs import EngineSpec, Preset
 from i2v_pipeline.tokens import token_counter
 from i2v_pipeline.types import (
     AddedElement,
+    Aftercare,
     Device,
     Expert,
     Fit,
@@ -62,6 +63,7 @@ class Choice:
     checkpoint: Path | None = None
     device: Device | Literal["auto"] = "auto"
     precision: Precision | Literal["auto"] = "auto"
+    aftercare: Aftercare = field(default_factory=Aftercare)
 
 
 def size_of(spec: EngineSpec, resolution: str, source_width: int, source_height: int) -> tuple[int, int]:
@@ -137,6 +139,7 @@ def compose(
         checkpoint=choice.checkpoint,
         device=choice.device,
         precision=choice.precision,
+        aftercare=choice.aftercare,
     )
 
 

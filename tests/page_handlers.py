@@ -27,6 +27,7 @@ CAT = Path(__file__).resolve().parents[1] / "examples" / "cat.jpg"
 FIELDS = (
     "image", "prompt", "engine", "preset", "resolution", "frames", "fps", "steps", "guidance", "seed", "fit",
     "negative_prompt", "guidance_schedule", "scheduler", "flow_shift", "loras", "last_image", "embed_source",
+    "double_rate", "ending",
 )  # fmt: skip
 VIEW = (
     "shown", "client", "draft", "proposal", "planned", "count", "plan", "refine_panel", "use_refined", "keep_mine",
@@ -38,6 +39,7 @@ FORM = {
     "image": {"path": str(CAT)}, "prompt": "镜头向左摇", "engine": "camera", "preset": "standard", "resolution": "720p",
     "frames": 96, "fps": 24, "steps": 10, "guidance": 1, "seed": "", "fit": "crop", "negative_prompt": "",
     "guidance_schedule": "", "scheduler": "", "flow_shift": "", "loras": [], "last_image": None, "embed_source": True,
+    "double_rate": False, "ending": "plain",
     "pictures": None, "each_line": False, "proposal": None,
     "compare_mode": None, "x_field": "none", "x_values": "", "y_field": "none", "y_values": "", "draft_count": 4,
 }  # fmt: skip

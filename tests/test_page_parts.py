@@ -49,6 +49,7 @@ VALUES: dict[str, Any] = {
     "image": None, "prompt": "镜头向左摇", "engine": "camera", "preset": "standard", "resolution": "720p", "seed": "",
     "frames": 96, "fps": 24, "steps": 10, "guidance": 1, "fit": "crop", "negative_prompt": "",
     "guidance_schedule": "", "scheduler": "", "flow_shift": "", "loras": [], "last_image": None, "embed_source": True,
+    "double_rate": False, "ending": "plain",
 }  # fmt: skip
 
 
@@ -165,12 +166,15 @@ def test_a_draft_comes_back_as_it_was_kept(services: Services) -> None:
     kept = draft.read(draft.write(VALUES, proposal), services)
     assert kept == draft.Draft(values=VALUES, proposal=proposal)
     assert from_json(to_json(proposal)) == proposal
+    earlier = {name: value for name, value in VALUES.items() if name not in ("double_rate", "ending")}
+    assert draft.read(draft.write(earlier, None), services) == draft.Draft(values=VALUES, proposal=None)
 
 
 @pytest.mark.parametrize(
     "kept",
     [None, 7, {}, {"values": []}, {"values": {**VALUES, "engine": "gone"}}, {"values": {**VALUES, "preset": []}},
-     {"values": {**VALUES, "prompt": 3}}, {"values": {**VALUES, "frames": "many"}}],
+     {"values": {**VALUES, "prompt": 3}}, {"values": {**VALUES, "frames": "many"}},
+     {"values": {**VALUES, "double_rate": "yes"}}, {"values": {**VALUES, "ending": "spiral"}}],
 )  # fmt: skip
 def test_a_draft_of_another_time_is_left_alone(kept: object, services: Services) -> None:
     assert draft.read(kept, services) is None

@@ -22,6 +22,7 @@ from i2v_pipeline.recipe import MAX_REPORT_BYTES, missing_parts, read_recipe, re
 from i2v_pipeline.report import Measured, OutputFacts, Run, build_report
 from i2v_pipeline.types import (
     AddedElement,
+    Aftercare,
     GenerationRequest,
     GuidanceSchedule,
     LoraRef,
@@ -69,6 +70,7 @@ REQUEST = GenerationRequest(
     checkpoint=Path("models/mine"),
     device="cpu",
     precision="bf16",
+    aftercare=Aftercare(double_rate=True, ending="boomerang"),
 )
 """Every field differs from its default, but for what an engine with a first picture has not."""
 OTHER = Path("second.jpg")
@@ -122,8 +124,12 @@ def report_of(request: GenerationRequest) -> dict[str, Any]:
             stages=(),
             bound_seconds=0,
         ),
-        measured=Measured(stage_seconds={}, wall_seconds=1, peak_ram_gib=1),
-        output=OutputFacts(width=832, height=480, frames=33, fps=24, codec="h264", frames_sha256="0" * 64),
+        measured=Measured(
+            stage_seconds={}, wall_seconds=1, peak_ram_gib=1, ram_before_gib=1, ram_after_gib=1, attempts=[]
+        ),
+        output=OutputFacts(
+            width=832, height=480, frames=33, fps=24, codec="h264", frames_sha256="0" * 64, aftercare={}
+        ),
         quality={},
         shown_path="v.mp4",
     )

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import gradio as gr
 
 from i2v_pipeline.errors import PictureError, RequestError
 from i2v_pipeline.presets import find_engine
 from i2v_pipeline.specs import EngineSpec, Preset
-from i2v_pipeline.types import GenerationRequest, PresetName, Text
+from i2v_pipeline.types import Aftercare, Ending, GenerationRequest, PresetName, Text
 from studio.page import fine
 from studio.page.services import Services
 from studio.page.text import engine_label, label
@@ -107,6 +107,16 @@ def make_settings(spec: EngineSpec, form: Form) -> None:
         elem_id="fit",
         elem_classes="segmented",
     )
+    form["double_rate"] = gr.Checkbox(
+        False, label=label("double_rate"), info=label("double_rate_info"), elem_id="double-rate"
+    )
+    form["ending"] = gr.Radio(
+        [(label(f"ending_{name}"), name) for name in get_args(Ending)],
+        value="plain",
+        label=label("ending"),
+        elem_id="ending",
+        elem_classes="segmented",
+    )
     form["negative_prompt"] = gr.Textbox(
         label=label("negative_prompt"),
         info=label("negative_prompt_info"),
@@ -156,7 +166,12 @@ def request_values(request: GenerationRequest) -> dict[str, Any]:
     # References are always put on white, so the form's own choice is not theirs.
     fit = "crop" if request.fit == "white" else request.fit
     own = {"fit": fit, "guidance": guidance, "seed": str(request.seed), "preset": request.preset or "standard"}
-    return {**values, **own, **fine.fine_values(request, preset, find_engine(request.engine))}
+    return {
+        **values,
+        **own,
+        **asdict(request.aftercare),
+        **fine.fine_values(request, preset, find_engine(request.engine)),
+    }
 
 
 def what_the_form_lacks(request: GenerationRequest) -> list[Text]:
@@ -181,8 +196,8 @@ def with_what_the_form_lacks(wanted: GenerationRequest, before: GenerationReques
     return replace(
         wanted,
         images=(*wanted.images, *before.images[1:]),
-        loras=(*wanted.loras, *fine.foreign_loras(before, _preset_of(before))),
         subjects=before.subjects,
+        loras=(*wanted.loras, *fine.foreign_loras(before, _preset_of(before))),
         checkpoint=before.checkpoint,
         device=before.device,
         precision=before.precision,
@@ -212,6 +227,7 @@ def read_choice(spec: EngineSpec, values: Values) -> Choice:
         negative_prompt=values["negative_prompt"] or None if takes.negative_prompt else "",
         seed=_seed(values["seed"]),
         fit=None if takes.references else values["fit"],
+        aftercare=Aftercare(double_rate=values["double_rate"], ending=values["ending"]),
     )
     return replace(choice, **fine.read_fine(spec, values))
 

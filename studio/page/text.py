@@ -58,6 +58,14 @@ LABELS: dict[str, Text] = {
     "fit_crop": Text("Crop", "裁剪"),
     "fit_pad": Text("Pad", "加边"),
     "fit_stretch": Text("Stretch", "拉伸"),
+    "double_rate": Text("Twice the frame rate", "帧率翻倍"),
+    "double_rate_info": Text(
+        "A frame is put between any two: smoother, as long as before.", "每两帧之间插入一帧：更流畅，时长不变。"
+    ),
+    "ending": Text("Ending", "结尾方式"),
+    "ending_plain": Text("As it is", "不处理"),
+    "ending_loop": Text("Loop", "循环"),
+    "ending_boomerang": Text("Boomerang", "往返"),
     "negative_prompt": Text("Negative prompt", "负向提示词"),
     "negative_prompt_info": Text("empty: the engine's own, shown in grey", "留空则使用引擎自带的（灰色文字）"),
     "guidance_schedule": Text("Guidance over the steps", "随步数变化的引导"),
