@@ -28,7 +28,14 @@ _FEWEST_TO_END: Mapping[Ending, int] = {"plain": 1, "loop": 5, "boomerang": 3}
 
 def check_request(spec: EngineSpec, request: GenerationRequest) -> None:
     """Raises `RequestError` with every mistake at once: what was given, what is allowed, the nearest legal values."""
-    mistakes = [
+    mistakes = request_mistakes(spec, request)
+    if mistakes:
+        raise RequestError(" ".join(mistake.en for mistake in mistakes), "".join(mistake.zh for mistake in mistakes))
+
+
+def request_mistakes(spec: EngineSpec, request: GenerationRequest) -> list[Text]:
+    """Every mistake by itself; empty where the engine can carry the request out."""
+    return [
         *_size_mistakes(spec.grid, request),
         *_time_mistakes(spec.grid, request),
         *_setting_mistakes(spec, request),
@@ -38,8 +45,6 @@ def check_request(spec: EngineSpec, request: GenerationRequest) -> None:
         *_word_mistakes(spec, request),
         *_text_mistakes(request),
     ]
-    if mistakes:
-        raise RequestError(" ".join(mistake.en for mistake in mistakes), "".join(mistake.zh for mistake in mistakes))
 
 
 def _size_mistakes(grid: Grid, request: GenerationRequest) -> Iterator[Text]:

@@ -12,6 +12,7 @@ import secrets
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -21,9 +22,10 @@ from i2v_pipeline.planning.devices import known_devices
 from i2v_pipeline.presets import find_engine, load_presets
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import Aftercare, Motion, PresetName, Text
+from studio.compare_command import add_compare
 from studio.doctor import diagnose
 from studio.file_commands import add_check, add_continue, add_convert, add_inspect, add_rerun, add_strip, check_out
-from studio.given_pictures import add_pictures, engine_for, given_by, references_in_plan
+from studio.given_pictures import Given, add_pictures, engine_for, given_by, references_in_plan
 from studio.models import best_engine, needs_of, state_of
 from studio.plans import Hypothesis, duration, machine_like, machine_now, plan_choice, told
 from studio.printing import pick, print_json
@@ -75,6 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     for add in adders:
         add(commands)
+    add_compare(commands, _add_request_options, _compare)
     return parser
 
 
@@ -90,6 +93,14 @@ def _add_serve(commands: Any) -> None:  # noqa: ANN401 - argparse does not expor
 
 def _add_generate(commands: Any) -> None:  # noqa: ANN401
     generate = commands.add_parser("generate", help="make a video from a picture and a sentence")
+    _add_request_options(generate)
+    generate.add_argument("--out", type=Path, metavar="FILE.mp4", help="the report goes beside it, as FILE.json")
+    generate.add_argument("--json", action="store_true", help="print the report")
+    generate.set_defaults(run=_generate)
+
+
+def _add_request_options(generate: argparse.ArgumentParser) -> None:
+    """What a video is made of, for every command that makes one."""
     add_pictures(generate)
     generate.add_argument("--engine", default="auto", metavar="ID", help="see `models list`; auto: the best one here")
     generate.add_argument("--preset", default="standard", choices=get_args(PresetName))
@@ -118,10 +129,7 @@ def _add_generate(commands: Any) -> None:  # noqa: ANN401
     ending = generate.add_mutually_exclusive_group()
     for name, what in (("loop", "the end dissolves into the start"), ("boomerang", "back the way that it came")):
         ending.add_argument(f"--{name}", dest="ending", action="store_const", const=name, default="plain", help=what)
-    generate.add_argument("--out", type=Path, metavar="FILE.mp4", help="the report goes beside it, as FILE.json")
     generate.add_argument("--no-source", action="store_true", help="leave the source picture out of the MP4")
-    generate.add_argument("--json", action="store_true", help="print the report")
-    generate.set_defaults(run=_generate)
 
 
 def _add_refine(commands: Any) -> None:  # noqa: ANN401
@@ -196,7 +204,6 @@ def _serve(arguments: argparse.Namespace) -> None:
 
 def _generate(arguments: argparse.Namespace) -> None:
     from i2v_pipeline.checks import check_request
-    from i2v_pipeline.guidance import parse_guidance
     from i2v_pipeline.images import open_picture
     from i2v_pipeline.pipeline import run
     from prompt_refiner import load_settings, refine
@@ -208,27 +215,7 @@ def _generate(arguments: argparse.Namespace) -> None:
     _refuse_what_the_engine_lacks(spec, arguments)
     check_out(arguments.out)
     picture, *_ = [open_picture(image) for image in given.images]
-    choice = Choice(
-        preset=arguments.preset,
-        resolution=arguments.resolution,
-        frames=arguments.frames,
-        fps=arguments.fps,
-        steps=arguments.steps,
-        guidance=None if arguments.guidance is None else parse_guidance(arguments.guidance),
-        negative_prompt=arguments.negative,
-        seed=secrets.randbelow(SEED_LIMIT) if arguments.seed is None else arguments.seed,
-        fit=arguments.fit,
-        embed_source=not arguments.no_source,
-        flow_shift=arguments.flow_shift,
-        loras=tuple(parse_lora(text) for text in arguments.lora),
-        last_image=arguments.last_image,
-        further_images=given.images[1:],
-        subjects=given.subjects,
-        checkpoint=arguments.checkpoint,
-        device=arguments.device,
-        precision=arguments.precision,
-        aftercare=Aftercare(double_rate=arguments.double_rate, ending=arguments.ending),
-    )
+    choice = replace(_choice_of(arguments, given), seed=_seed_of(arguments))
     request_for = partial(compose, spec, choice, image=given.images[0], image_size=(picture.width, picture.height))
     typed = given.prompt
     check_request(spec, request_for(prompt=typed, origin=origin_of(typed, None), motion=Motion()))
@@ -263,6 +250,46 @@ def _generate(arguments: argparse.Namespace) -> None:
         print_json(report)
     else:
         print(outputs.video)
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from studio.compare_command import compare
+
+    given = given_by(arguments)
+    spec = engine_for(given, arguments.engine)
+    _refuse_what_the_engine_lacks(spec, arguments)
+    compare(arguments, spec, given, _choice_of(arguments, given))
+
+
+def _choice_of(arguments: argparse.Namespace, given: Given) -> Choice:
+    """What the options of `_add_request_options` choose."""
+    from i2v_pipeline.guidance import parse_guidance
+
+    return Choice(
+        preset=arguments.preset,
+        resolution=arguments.resolution,
+        frames=arguments.frames,
+        fps=arguments.fps,
+        steps=arguments.steps,
+        guidance=None if arguments.guidance is None else parse_guidance(arguments.guidance),
+        negative_prompt=arguments.negative,
+        seed=arguments.seed,
+        fit=arguments.fit,
+        embed_source=not arguments.no_source,
+        flow_shift=arguments.flow_shift,
+        loras=tuple(parse_lora(text) for text in arguments.lora),
+        last_image=arguments.last_image,
+        further_images=given.images[1:],
+        subjects=given.subjects,
+        checkpoint=arguments.checkpoint,
+        device=arguments.device,
+        precision=arguments.precision,
+        aftercare=Aftercare(double_rate=arguments.double_rate, ending=arguments.ending),
+    )
+
+
+def _seed_of(arguments: argparse.Namespace) -> int:
+    return secrets.randbelow(SEED_LIMIT) if arguments.seed is None else arguments.seed
 
 
 def _refuse_what_the_engine_lacks(spec: EngineSpec, arguments: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from typing import Any
 
 from i2v_pipeline.types import Text
@@ -18,3 +19,13 @@ def pick(text: Text) -> str:
 def print_json(value: Any) -> None:  # noqa: ANN401 - any JSON value
     """The one object on standard output."""
     print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def print_line(text: str) -> None:
+    """A result in one line on standard output."""
+    print(text)
+
+
+def say(text: Text) -> None:
+    """What is no result: on standard error."""
+    print(pick(text), file=sys.stderr)

@@ -124,6 +124,7 @@ def make_app(store: JobStore, *, host: str, port: int, auth: tuple[str, str] | N
     from fastapi import FastAPI
 
     from studio.api.routes import make_api
+    from studio.comparison_routes import comparison_routes
     from studio.media import media_routes
     from studio.page.build import build
     from studio.page.services import Services, load_examples
@@ -136,7 +137,7 @@ def make_app(store: JobStore, *, host: str, port: int, auth: tuple[str, str] | N
         refiner=load_settings(),
         examples=load_examples(),
     )
-    app = FastAPI(routes=media_routes(services), openapi_url=None)
+    app = FastAPI(routes=[*media_routes(services), *comparison_routes(services)], openapi_url=None)
     app.mount("/v1", make_api(services))
     gr.mount_gradio_app(
         app,

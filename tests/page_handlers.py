@@ -14,6 +14,7 @@ from i2v_pipeline.types import GenerationRequest, Motion, PromptOrigin
 from prompt_refiner import RefinerSettings
 from studio.jobs.store import JobStore
 from studio.owners import OWNER_HEADER
+from studio.page.comparing import ASKED, CompareHandlers
 from studio.page.desk import Desk, OpenPage
 from studio.page.events import Handlers
 from studio.page.history import HistoryHandlers
@@ -31,7 +32,8 @@ FIELDS = (
 VIEW = (
     "shown", "client", "draft", "proposal", "planned", "count", "plan", "refine_panel", "use_refined", "keep_mine",
     "undo_refine", "engine_note", "lacks", "pictures", "each_line", "parts", "restore", "search", "filter_engine",
-    "favourites", "clean_rule", "advice", "edited", "subject", "show_picture", "fidelity", "llm_note", *FOLLOWED,
+    "favourites", "clean_rule", "advice", "edited", "subject", "show_picture", "fidelity", "llm_note", "compare_plan",
+    "compare", "x_row", "y_row", *ASKED, *FOLLOWED,
 )  # fmt: skip
 FORM = {
     "image": {"path": str(CAT)}, "prompt": "镜头向左摇", "engine": "camera", "preset": "standard", "resolution": "720p",
@@ -39,6 +41,7 @@ FORM = {
     "guidance_schedule": "", "scheduler": "", "flow_shift": "", "loras": [], "last_image": None, "embed_source": True,
     "double_rate": False, "ending": "plain",
     "pictures": None, "each_line": False, "proposal": None,
+    "compare_mode": None, "x_field": "none", "x_values": "", "y_field": "none", "y_values": "", "draft_count": 4,
 }  # fmt: skip
 REQUEST = GenerationRequest(
     engine="camera", images=(CAT,), prompt="镜头向左摇", motion=Motion(), resolution="720p", width=1280, height=720,
@@ -55,6 +58,7 @@ class Studio:
         self.form, self.live = Handlers(self.desk), Live(self.desk).live
         self.queue, self.history = QueueHandlers(self.desk), HistoryHandlers(self.desk)
         self.reuse = ReuseHandlers(self.desk)
+        self.comparing = CompareHandlers(self.desk)
 
     @classmethod
     def on(cls, store: JobStore) -> Studio:

@@ -12,7 +12,7 @@ from i2v_pipeline.errors import StudioError
 from i2v_pipeline.types import Text
 
 NAME = "studio.sqlite3"
-SCHEMA = 2
+SCHEMA = 3
 LOCK_WAIT_S = 10.0
 NOTE_WAIT_S = 0.1
 """A note that the next one replaces is not worth a longer wait."""
@@ -48,6 +48,12 @@ _FROM_1_TO_2 = (
     "CREATE INDEX IF NOT EXISTS jobs_by_owner ON jobs (owner, created)",
     # The turn at which each owner's last job was started for the first time; turns count all starts.
     "CREATE TABLE turns (owner TEXT PRIMARY KEY, turn INTEGER NOT NULL)",
+)
+_FROM_2_TO_3 = (
+    # `recipe` holds the axes and the ids of the jobs, `finals` the job that was made of each draft.
+    """CREATE TABLE comparisons (id TEXT PRIMARY KEY, owner TEXT NOT NULL, created REAL NOT NULL, recipe TEXT NOT NULL,
+        finals TEXT NOT NULL DEFAULT '{}')""",
+    "CREATE INDEX comparisons_by_owner ON comparisons (owner, created)",
 )
 
 LOCKED = Text(
@@ -185,6 +191,6 @@ def _upgrade(db: sqlite3.Connection) -> None:
     # The first schema did not number itself.
     if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'jobs'").fetchone():
         db.execute(_JOBS_1)
-    for change in _FROM_1_TO_2:
+    for change in (*(_FROM_1_TO_2 if version < 2 else ()), *_FROM_2_TO_3):
         db.execute(change)
     db.execute(f"PRAGMA user_version = {SCHEMA}")

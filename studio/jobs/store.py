@@ -11,7 +11,7 @@ import secrets
 import shutil
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from i2v_pipeline.types import GenerationRequest, Text
@@ -72,14 +72,28 @@ class JobStore:
         self._database = Database(self.data)
         self._database.open()
 
+    @property
+    def database(self) -> Database:
+        """For what stands in the same file beside the jobs."""
+        return self._database
+
     # --- what people do with jobs -------------------------------------------------------------------------------------
 
     def submit(self, request: GenerationRequest, owner: str) -> Job:
         """Copies the request's pictures into a new job folder and queues the job. The pictures may go away after."""
         return self.submit_many([request], owner)[0]
 
-    def submit_many(self, requests: Sequence[GenerationRequest], owner: str) -> builtins.list[Job]:
-        """Queues a job for each request, in their order: all or none. Raises `QueueFull` when they are too many."""
+    def submit_many(
+        self,
+        requests: Sequence[GenerationRequest],
+        owner: str,
+        *,
+        beside: Callable[[sqlite3.Connection, builtins.list[str]], None] = lambda db, ids: None,
+    ) -> builtins.list[Job]:
+        """Queues a job for each request, in their order: all or none. Raises `QueueFull` when they are too many.
+
+        `beside` gets the transaction and the new ids: what it writes is there with the jobs or not at all.
+        """
         ids = [time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(4) for _ in requests]
         try:
             with told():
@@ -93,6 +107,7 @@ class JobStore:
                         " (SELECT coalesce(max(place), 0) + 1 FROM jobs))",
                         (job_id, owner, REQUEST.dump_json(request).decode(), time.time()),
                     )
+                beside(db, ids)
         except BaseException:
             for job_id in ids:
                 shutil.rmtree(self.jobs_folder / job_id, ignore_errors=True)
@@ -153,6 +168,7 @@ class JobStore:
         """Gives all jobs of the owner `former` to `owner`."""
         with self._database.write() as db:
             db.execute("UPDATE jobs SET owner = ?, version = version + 1 WHERE owner = ?", (owner, former))
+            db.execute("UPDATE comparisons SET owner = ? WHERE owner = ?", (owner, former))
 
     def unfinished(self, owner: str) -> builtins.list[Job]:
         """The owner's jobs that run, then those that wait, in the order of their places."""

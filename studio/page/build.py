@@ -8,6 +8,7 @@ import gradio as gr
 
 from i2v_pipeline.types import Text
 from studio.page import history, queue, reuse, status
+from studio.page.comparing import make_compare, make_comparison
 from studio.page.desk import Desk
 from studio.page.endpoints import add_endpoints
 from studio.page.form import Form, make_engine, make_picture, make_preset, make_settings
@@ -66,6 +67,7 @@ def build(services: Services) -> gr.Blocks:
                 _make_form(services, form, view)
             with gr.Column(elem_id="right", scale=6, min_width=320):
                 _make_result(view)
+        make_comparison(view)
         _make_history(services, view)
         # Last of all inputs, where the event's script fills it in.
         view["count"] = gr.Number(visible=False)
@@ -118,6 +120,10 @@ def _make_form(services: Services, form: Form, view: dict[str, Any]) -> None:
                 label=label("pictures"), file_count="multiple", file_types=["image"], height=140, elem_id="pictures"
             )
             view["each_line"] = gr.Checkbox(False, label=label("each_line"), container=False, elem_id="each-line")
+    with gr.Column(elem_id="compare-card", elem_classes="card"):
+        gr.HTML(_fold("compare", Text("Compare, or drafts first", "对比，或先出草稿")), js_on_load="")
+        with gr.Column(elem_id="compare-body"):
+            make_compare(view)
     with gr.Column(elem_id="action", elem_classes="card"):
         view["plan"] = gr.HTML(empty_plan(), elem_id="plan", js_on_load=_TAKE_OFFER)
         with gr.Row(elem_id="action-row"):

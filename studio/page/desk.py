@@ -51,7 +51,7 @@ class OpenPage:
 
     `editing` is a waiting job whose settings stand in the form, and `before` the form as it was before that. `longer`
     is the job whose panel for a continuation is open. `undo` are the jobs that were deleted last. `videos` is how many
-    Generate would make.
+    Generate would make. `comparison` is the one that is open.
     """
 
     owner: str
@@ -64,6 +64,7 @@ class OpenPage:
     undo: tuple[str, ...] = ()
     clean_up: CleanUp | None = None
     videos: int = 1
+    comparison: str | None = None
 
 
 class Desk:

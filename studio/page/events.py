@@ -17,6 +17,7 @@ from i2v_pipeline.errors import PictureError
 from i2v_pipeline.types import GenerationRequest
 from studio.jobs.types import JobError
 from studio.page import draft, notes
+from studio.page.comparing import CompareHandlers
 from studio.page.desk import Data, Desk, Updates
 from studio.page.edge import at_edge
 from studio.page.form import engine_updates, preset_values, read_picture, with_what_the_form_lacks
@@ -35,6 +36,7 @@ class Handlers:
         self.services = desk.services
         self.form = desk.form
         self.view = desk.view
+        self.comparing = CompareHandlers(desk)
 
     @at_edge
     def plan(self, data: Data, request: gr.Request) -> Updates:
@@ -50,6 +52,7 @@ class Handlers:
             self.view["plan"]: plan_html(values, proposal, self.services, series),
             self.view["draft"]: draft.write(values, proposal),
             **self.desk.refining.told(values, proposal),
+            **self.comparing.told(data, values, proposal),
         }
 
     @at_edge

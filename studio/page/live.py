@@ -1,8 +1,8 @@
 """Fills a page that was opened, and sends it what changes for as long as it is open. Decides nothing.
 
 A Gradio event is not a job: a page finds its job again after a reload, a lost connection or a restart, because
-everything it shows is read from the store. This one event writes the job's status, the queue and the history, so that
-no two answers ever overtake each other there.
+everything it shows is read from the store. This one event writes the job's status, the queue, the history and the
+comparison, so that no two answers ever overtake each other there.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import gradio as gr
 
 from studio.jobs.store import Job
 from studio.page import draft, history, longer, notes, queue, status
+from studio.page.comparing import CompareHandlers
 from studio.page.desk import Data, Desk, OpenPage, Updates
 from studio.page.edge import at_edge
 from studio.page.text import label
@@ -28,7 +29,7 @@ LISTS_EVERY_S = 0.5
 """How often it looks whether anything changed in its queue and its history."""
 FOLLOWED = (
     "queue", "history", "disk", "note", "generate", "status", "announcer", "screen", "details", "report", "report_box",
-    "cancel", "again", "longer", "longer_box", "last_frame", "reuse", "parts", "retry", "delete",
+    "cancel", "again", "longer", "longer_box", "last_frame", "reuse", "parts", "retry", "delete", "comparison",
 )  # fmt: skip
 """The components that this event writes, by name."""
 
@@ -40,6 +41,7 @@ class Live:
         self.desk = desk
         self.services = desk.services
         self.view = desk.view
+        self.comparing = CompareHandlers(desk)
 
     @at_edge
     async def live(self, data: Data, request: gr.Request) -> AsyncIterator[Updates]:
@@ -50,7 +52,8 @@ class Live:
         """
         session, owner = request.session_hash or "", self.desk.owner(request)
         opening = await asyncio.to_thread(self._opening, data, request.query_params.get("job"), owner)
-        self.desk.pages[session] = OpenPage(owner=owner, job=opening[self.view["shown"]])
+        comparison = await asyncio.to_thread(self.comparing.opened, request.query_params.get("compare"), owner)
+        self.desk.pages[session] = OpenPage(owner=owner, job=opening[self.view["shown"]], comparison=comparison)
         try:
             yield opening
             async for updates in self._follow(session):
@@ -92,6 +95,7 @@ class Live:
                 known, looked_at = (page, job and job.state), -math.inf
             elif time.monotonic() - looked_at >= LISTS_EVERY_S:
                 looked_at = time.monotonic()
+                updates |= await asyncio.to_thread(self.comparing.updates, page)
                 mark = await asyncio.to_thread(self.services.store.mark_of, page.owner)
                 if listed != (page, mark):
                     listed = (page, mark)

@@ -85,7 +85,7 @@ def screen_html(job: Job | None) -> str:
             f' aria-label="{escape(job.request.prompt or "video")}"'
             " controls autoplay muted loop playsinline></video></div>"
         )
-    preview = _preview_of(job)
+    preview = preview_of(job)
     if preview:
         return f'<div class="screen live" {ratio}><img src="{preview}" alt=""></div>'
     return f'<div class="screen waiting {job.state}" {ratio}><img src="{MEDIA}/{job.id}/input" alt=""></div>'
@@ -186,7 +186,7 @@ def _note_of(job: Job) -> Text | None:
     return job.progress.note if job.state == "running" and job.progress is not None else None
 
 
-def _preview_of(job: Job) -> str | None:
+def preview_of(job: Job) -> str | None:
     """The newest preview as a data URL: an <img> with one never shows an empty frame between two previews."""
     try:
         return "data:image/jpeg;base64," + base64.b64encode(job.preview_path.read_bytes()).decode()

@@ -15,6 +15,7 @@ from gradio.i18n import I18nData
 
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import Text
+from studio.compare import WORDS as AXES
 from studio.plans import duration as duration
 
 KEY_PREFIX = "i2v_"
@@ -101,6 +102,18 @@ LABELS: dict[str, Text] = {
     "save_changes": Text("Save changes", "保存修改"),
     "pictures": Text("More pictures", "更多图像"),
     "each_line": Text("Each line of the prompt is a prompt of its own", "提示词每行单独成为一条"),
+    "compare_mode": Text("What is made", "生成内容"),
+    "compare_grid": Text("A grid of videos", "对比网格"),
+    "compare_steps": Text("Drafts: fewer steps", "草稿：减少步数"),
+    "compare_preview": Text("Drafts: smaller", "草稿：缩小尺寸"),
+    "axis_x": Text("Columns", "列"),
+    "axis_y": Text("Rows", "行"),
+    "axis_values": Text("Values, with commas; prompts line by line", "取值，用逗号隔开；提示词每行一条"),
+    "axis_none": Text("nothing", "无"),
+    **{f"axis_{field}": words for field, words in AXES.items()},
+    "draft_count": Text("Drafts", "草稿数量"),
+    "compare": Text("Start the comparison", "开始对比"),
+    "make_drafts": Text("Make the drafts", "生成草稿"),
     "search": Text("Search in prompts", "搜索提示词"),
     "filter_engine": Text("Engine", "引擎"),
     "all_engines": Text("all engines", "全部引擎"),

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
+from studio.page.comparing import ASKED, CompareHandlers
 from studio.page.desk import Desk
 from studio.page.events import Handlers
 from studio.page.history import HistoryHandlers
@@ -43,17 +44,18 @@ def wire(page: gr.Blocks, desk: Desk) -> None:
     _wire_longer(desk, LongerHandlers(desk))
     _wire_reuse(desk, ReuseHandlers(desk), everything)
     _wire_lists(desk, everything)
+    _wire_compare(desk, CompareHandlers(desk))
 
 
 def _wire_form(desk: Desk, handlers: Handlers, everything: list[Component]) -> None:
     """What is typed: the plan, the draft, the settings behind engine and preset."""
     form, view = desk.form, desk.view
     fields = set(form.values())
-    several = [view["pictures"], view["each_line"]]
+    several = [view["pictures"], view["each_line"], *(view[name] for name in ASKED)]
     plan: dict[str, Any] = {
         "fn": handlers.plan,
         "inputs": {*fields, *several, view["proposal"], view["planned"], view["count"]},
-        "outputs": [view[name] for name in ("plan", "draft", "planned", "advice", "edited")],
+        "outputs": [view[name] for name in ("plan", "draft", "planned", "advice", "edited", "compare_plan")],
         "js": _COUNT,
         # One at a time and in the queue: otherwise answers overtake each other, and an old plan would stay.
         "concurrency_limit": 1,
@@ -127,6 +129,18 @@ def _wire_lists(desk: Desk, everything: list[Component]) -> None:
     )  # fmt: skip
     view["look_at_clean_up"].click(history.look_at_clean_up, {view["clean_rule"]}, None, **EVENT)
     view["disk"].act_on_disk(history.act_on_disk, None, None, **EVENT)
+
+
+def _wire_compare(desk: Desk, handlers: CompareHandlers) -> None:
+    """The comparison: what is chosen, and what is pressed in its grid."""
+    fields, view = set(desk.form.values()), desk.view
+    asked = {*fields, view["proposal"], *(view[name] for name in ASKED)}
+    rows = [view[name] for name in ("x_row", "y_row", "draft_count", "compare")]
+    view["compare_mode"].change(handlers.choose_mode, {view["compare_mode"]}, rows, **EVENT)
+    view["x_field"].input(handlers.propose_x, asked, [view["x_values"]], **EVENT)
+    view["y_field"].input(handlers.propose_y, asked, [view["y_values"]], **EVENT)
+    view["compare"].click(handlers.start, asked, [view["shown"]], **EVENT)
+    _then_show(desk, view["comparison"].act_on_comparison(handlers.act_on_comparison, None, [view["shown"]], **EVENT))
 
 
 def _then_show(desk: Desk, event: Any) -> None:  # noqa: ANN401 - Gradio's Dependency has no public type
