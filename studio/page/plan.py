@@ -16,6 +16,7 @@ from studio.page.form import Values
 from studio.page.refine import Proposal, motion_for
 from studio.page.series import Series, count_words, requests_of
 from studio.page.services import Services, picture_facts
+from studio.page.subjects import findings_on, put_on_white
 from studio.page.text import both, duration, escape
 from studio.page.words import motion_words
 from studio.plans import plan_here
@@ -121,7 +122,7 @@ def _warnings_of(spec: EngineSpec, request: GenerationRequest) -> Iterator[Text]
     """Each warning and what to do; what suits the movement better is offered beside the fields, with a button."""
     facts = picture_facts(request.images[0])
     found = (
-        *facts.findings,
+        *(findings_on(request) if request.subjects else facts.findings),
         *request_findings(spec, request, source_size=(facts.width, facts.height)),
         *training_findings(spec, request),
     )
@@ -142,6 +143,8 @@ def _motion(motion: Motion) -> str:
 
 
 def _fit_of(request: GenerationRequest) -> Text:
+    if request.subjects:
+        return put_on_white(request)
     facts = picture_facts(request.images[0])
     return describe_fit(request.fit, request.width, request.height, facts.width, facts.height)
 

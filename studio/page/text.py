@@ -22,6 +22,12 @@ KEY_PREFIX = "i2v_"
 
 LABELS: dict[str, Text] = {
     "image": Text("Input picture", "输入图像"),
+    "reference_1": Text("Reference 1", "参考图 1"),
+    "reference_2": Text("Reference 2", "参考图 2"),
+    "reference_3": Text("Reference 3", "参考图 3"),
+    "subject_name": Text("Name of the subject", "主体名称"),
+    "subject_placeholder": Text("e.g. the cat", "例如：小猫"),
+    "subject_alone": Text("Remove the background", "去除背景"),
     "image_alt": Text("The picture that becomes a video", "将要变成视频的图像"),
     "prompt": Text("Prompt", "提示词 (Prompt)"),
     "prompt_info": Text("The engine gets exactly this text.", "引擎收到的就是这段文字。"),
