@@ -22,7 +22,7 @@ from i2v_pipeline.presets import find_engine, load_presets
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import Motion, PresetName, Text
 from studio.doctor import diagnose
-from studio.file_commands import add_check, add_inspect, add_rerun, add_strip, check_out
+from studio.file_commands import add_check, add_convert, add_inspect, add_rerun, add_strip, check_out
 from studio.given_pictures import add_pictures, engine_for, given_by, references_in_plan
 from studio.models import best_engine, needs_of, state_of
 from studio.plans import Hypothesis, duration, machine_like, machine_now, plan_choice, told
@@ -156,6 +156,7 @@ def _add_models(commands: Any) -> None:  # noqa: ANN401
     download = actions.add_parser("download", help="fetch what is missing of an engine's model")
     download.add_argument("engine", metavar="ID", help="see `models list`")
     download.set_defaults(run=_models_download)
+    add_convert(actions)
 
 
 def _add_doctor(commands: Any) -> None:  # noqa: ANN401

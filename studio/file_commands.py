@@ -1,8 +1,11 @@
-"""The commands on files: `check` before a run, `inspect`, `rerun`, `strip` after it. Does no work of its own."""
+"""The commands on files: `check` before a run, `inspect`, `rerun`, `strip` after it, `convert` for models. Does no
+work of its own.
+"""
 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -67,6 +70,21 @@ def add_strip(commands: Any) -> None:  # noqa: ANN401
     strip.add_argument("video", type=Path)
     strip.add_argument("--out", type=Path, required=True, metavar="FILE.mp4")
     strip.set_defaults(run=_strip)
+
+
+def add_convert(actions: Any) -> None:  # noqa: ANN401
+    """`models convert kaleido SOURCE TARGET`: a published checkpoint into a folder that --checkpoint takes."""
+    convert = actions.add_parser("convert", help="a published checkpoint into a folder that --checkpoint takes")
+    convert.add_argument("kind", choices=("kaleido",))
+    convert.add_argument("source", type=Path, metavar="SOURCE", help="the merged .pt, its folder, or one of shards")
+    convert.add_argument("target", type=Path, metavar="TARGET", help="the folder to make; it must not exist")
+    convert.add_argument(
+        "--wan",
+        type=Path,
+        metavar="FOLDER",
+        help="of Wan 2.1 in diffusers' layout, for text encoder, tokenizer and VAE; else the hub's cache",
+    )
+    convert.set_defaults(run=_convert)
 
 
 def check_out(out: Path | None) -> None:
@@ -136,3 +154,15 @@ def _strip(arguments: argparse.Namespace) -> None:
     check_out(arguments.out)
     strip_video(arguments.video, arguments.out)
     print(arguments.out)
+
+
+def _convert(arguments: argparse.Namespace) -> None:
+    from i2v_pipeline.kaleido.convert import convert
+    from studio.converting import reporter, told
+    from studio.foreground import stoppable
+
+    with stoppable() as bar:
+        converted = convert(arguments.source, arguments.target, wan=arguments.wan, on_bytes=reporter(bar))
+    for line in told(converted):
+        print(pick(line), file=sys.stderr)
+    print(arguments.target)
