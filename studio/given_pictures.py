@@ -91,7 +91,9 @@ def references_in_plan(spec: EngineSpec, count: int | None) -> int:
     """How many pictures are planned with. Raises `RequestError` for a number that `spec` does not take."""
     most = spec.takes.references
     if count is not None and not 1 <= count <= most:
-        allowed = Text(f"1 to {most} are allowed", f"允许 1 到 {most}") if most else Text("it takes none", "不支持参考图")
+        allowed = (
+            Text(f"1 to {most} are allowed", f"允许 1 到 {most}") if most else Text("it takes none", "不支持参考图")
+        )
         raise RequestError(
             f"--references {count}: {spec.id}: {allowed.en}. Choose another number or engine.",
             f"--references {count}：{spec.id}：{allowed.zh}。请更换数量或引擎。",

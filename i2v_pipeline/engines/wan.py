@@ -45,6 +45,8 @@ IN_FP32 = ("vae", "image_encoder")
 ENCODERS = ("text_encoder", "image_encoder")
 DENOISERS = ("transformer", "transformer_2")
 TRAIN_TIMESTEPS = 1000
+_CHANNELS_21 = 16
+"""Of Wan 2.1's latents; what text-to-video reads, and with it every model that takes references."""
 _MASK_CHANNELS = 4
 """One for each frame that a latent frame stands for."""
 
@@ -340,8 +342,9 @@ class Wan:
 
     def _check(self, config: Any) -> None:  # noqa: ANN401
         channels = self._parts.look("vae").config.z_dim
-        has_only_noise = self._facts.per_token_timesteps or self._spec.takes.references
-        expected = channels if has_only_noise else 2 * channels + _MASK_CHANNELS
+        expected = channels if self._facts.per_token_timesteps else 2 * channels + _MASK_CHANNELS
+        if self._spec.takes.references:
+            expected = _CHANNELS_21
         has_image = config.image_dim is not None
         if config.in_channels != expected or has_image != ("image_encoder" in self._facts.components):
             raise InputError(

@@ -18,7 +18,8 @@ def plan_run(spec: EngineSpec, request: GenerationRequest, machine: Machine, *, 
     if spec.diffusion is None:
         return plan_camera(request, machine)
     plan = plan_diffusion(spec, spec.diffusion, request, machine, to_fetch_bytes)
-    if plan.fits:
+    if plan.fits or spec.takes.references:
+        # A camera that moves through one picture is no way to bring the subjects of several together.
         return plan
     return replace(plan, alternatives=(*plan.alternatives, *_built_in(request, machine)))
 

@@ -16,7 +16,7 @@ from studio.page.form import Values
 from studio.page.refine import Proposal, motion_for
 from studio.page.series import Series, count_words, requests_of
 from studio.page.services import Services, picture_facts
-from studio.page.subjects import findings_on, put_on_white
+from studio.page.subjects import findings_on, white_words
 from studio.page.text import both, duration, escape
 from studio.page.words import motion_words
 from studio.plans import plan_here
@@ -144,7 +144,7 @@ def _motion(motion: Motion) -> str:
 
 def _fit_of(request: GenerationRequest) -> Text:
     if request.subjects:
-        return put_on_white(request)
+        return white_words(request)
     facts = picture_facts(request.images[0])
     return describe_fit(request.fit, request.width, request.height, facts.width, facts.height)
 

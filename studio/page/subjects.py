@@ -207,7 +207,7 @@ def see(image: Path, remove_background: bool, width: int, height: int) -> Seen:
     return Seen(jpeg=buffer.getvalue(), fitted=prepared.fitted, findings=found)
 
 
-def put_on_white(request: GenerationRequest) -> Text:
+def white_words(request: GenerationRequest) -> Text:
     """What happens to the references of a request, in one sentence."""
     count, size = len(request.images), f"{request.width} × {request.height}"
     without = [place for place, subject in enumerate(request.subjects, 1) if subject.remove_background]

@@ -35,7 +35,7 @@ LABELS: dict[str, Text] = {
         "e.g. The camera slowly pushes in, waves break on the rocks", "例如：镜头慢慢推近，海浪拍打礁石"
     ),
     "refine": Text("Refine the prompt", "优化提示词"),
-    "show_picture": Text("Let the LLM see the picture", "让大模型看到图像"),
+    "show_picture": Text("Let the LLM see the pictures", "让大模型看到图像"),
     "fidelity": Text("What the LLM may add", "大模型可添加的内容"),
     "fidelity_strict": Text("Nothing", "不添加"),
     "fidelity_balanced": Text("What the movement needs", "动作所需"),
