@@ -33,7 +33,7 @@ from studio.page.form import read_values, request_values, what_the_form_lacks
 from studio.page.plan import plan_html
 from studio.page.series import Series, read_series, request_of, requests_of
 from studio.page.services import Services, load_examples
-from studio.page.subjects import FIELDS, PICTURES, SWITCHES, references_on, subject_updates, subjects_html
+from studio.page.subjects import FIELDS, PICTURES, subject_updates, subjects_html
 
 VACE = find_engine("wan2.1-vace-1.3b")
 FLOWER, DOGS = CAT.with_name("flower.jpg"), CAT.with_name("dogs.jpg")
@@ -270,4 +270,5 @@ def test_the_llm_gets_the_names_and_only_after_consent_all_the_pictures(llm: Ser
     assert json.loads(shown[0]["text"])["subjects"] == ["the cat", "花"]
     sent = [Image.open(io.BytesIO(base64.b64decode(part["image_url"]["url"].split(",")[1]))) for part in shown[1:]]
     for picture, path in zip(sent, (CAT, FLOWER), strict=True):
-        assert abs(picture.width / picture.height - np.divide(*Image.open(path).size)) < 0.02
+        given = open_picture(path)
+        assert abs(picture.width / picture.height - given.width / given.height) < 0.02

@@ -203,7 +203,8 @@ def see(image: Path, remove_background: bool, width: int, height: int) -> Seen:
     small = Image.fromarray(prepared.pixels)
     small.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=88)
+    # Without subsampling, or white beside a colour would be tinted.
+    small.save(buffer, "JPEG", quality=90, subsampling=0)
     return Seen(jpeg=buffer.getvalue(), fitted=prepared.fitted, findings=found)
 
 
