@@ -31,6 +31,7 @@ from studio.page.form import (
 )
 from studio.page.history import history_html, listing
 from studio.page.queue import queue_html
+from studio.page.subjects import FIELDS as SUBJECT_FIELDS
 from studio.page.text import both
 from studio.recipe import compose
 
@@ -281,7 +282,7 @@ def test_only_the_ticked_parts_of_a_job_come_into_the_form(studio: Studio, store
         return form_of(studio.reuse.reuse({**data, "parts": list(parts)}, request))
 
     assert reused("seed") == {"seed": "7"} | {"proposal": None}
-    assert set(reused("picture")) == {"image", "last_image", "proposal"}
+    assert set(reused("picture")) == {*SUBJECT_FIELDS, "last_image", "proposal"}
     assert reused("prompt")["prompt"] == REQUEST.prompt
     parameters = reused("parameters")
     assert parameters["frames"] == REQUEST.frames
