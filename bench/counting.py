@@ -240,3 +240,12 @@ def count_vae_decode(engine_id: str, width: int, height: int, frames: int) -> Co
 
 def _to_8_bits(video: Tensor) -> None:
     (video.float() * 0.5 + 0.5).clamp_(0, 1).mul_(255).round_().to(torch.uint8)
+
+
+def cast_parameters(model: Any) -> int:  # noqa: ANN401
+    """The parameters that diffusers' layerwise casting narrows, asked from itself: what it would have cast."""
+    cast: list[torch.nn.Module] = []
+    hook = "diffusers.hooks.layerwise_casting.apply_layerwise_casting_hook"
+    with mock.patch(hook, lambda module, *_: cast.append(module)):
+        model.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.bfloat16)
+    return sum(parameter.numel() for module in cast for parameter in module.parameters())

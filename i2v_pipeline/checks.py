@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import get_args
 
+from i2v_pipeline.aftercare.length import length_of
 from i2v_pipeline.errors import RequestError
 from i2v_pipeline.guidance import guidance_mistakes
 from i2v_pipeline.images import legal_frames, legal_sides
 from i2v_pipeline.specs import EngineSpec, Grid
-from i2v_pipeline.types import CameraTag, GenerationRequest, Intensity, Speed, Text
+from i2v_pipeline.types import Aftercare, CameraTag, Ending, GenerationRequest, Intensity, Speed, Text
 
 MAX_NAME = 80
 """Characters of a subject's name."""
@@ -19,12 +20,20 @@ MAX_SEED = 2**32 - 1
 to 53 bits only: a longer seed would come back changed."""
 
 
+MAX_DOUBLED_FPS = 60
+"""What most screens show in a second; of more, players drop some without a word."""
+_FEWEST_TO_END: Mapping[Ending, int] = {"plain": 1, "loop": 5, "boomerang": 3}
+"""Fewer frames leave nothing beside the dissolve, or nothing to come back to."""
+
+
 def check_request(spec: EngineSpec, request: GenerationRequest) -> None:
     """Raises `RequestError` with every mistake at once: what was given, what is allowed, the nearest legal values."""
     mistakes = [
         *_size_mistakes(spec.grid, request),
         *_time_mistakes(spec.grid, request),
         *_setting_mistakes(spec, request),
+        *_aftercare_mistakes(request),
+        *_continuation_mistakes(spec, request),
         *_picture_mistakes(spec, request),
         *_word_mistakes(spec, request),
         *_text_mistakes(request),
@@ -139,6 +148,54 @@ def _diffusion_mistakes(spec: EngineSpec, request: GenerationRequest) -> Iterato
         )
 
 
+def _aftercare_mistakes(request: GenerationRequest) -> Iterator[Text]:
+    care, written = request.aftercare, length_of(request)
+    if care.double_rate and written.fps > MAX_DOUBLED_FPS:
+        yield Text(
+            f"{request.fps} frames per second, doubled, are {written.fps}: up to {MAX_DOUBLED_FPS} are allowed. Choose "
+            f"{MAX_DOUBLED_FPS // 2} or fewer, or do not double them.",
+            f"每秒 {request.fps} 帧翻倍后为 {written.fps} 帧：最多允许 {MAX_DOUBLED_FPS}。"
+            f"请选择 {MAX_DOUBLED_FPS // 2} 或更低的帧率，或不要翻倍。",
+        )
+    fewest = max(_FEWEST_TO_END.get(care.ending, 1), 2 if care.double_rate else 1)
+    if request.frames < fewest:
+        yield Text(
+            f"{request.frames} frames: this after-care needs at least {fewest}. Choose more frames, or leave it out.",
+            f"{request.frames} 帧：该后期处理至少需要 {fewest} 帧。请增加帧数，或去掉后期处理。",
+        )
+    if care.ending == "loop" and request.last_image is not None:
+        yield Text(
+            "A loop dissolves its end into its start, so a last picture would not be seen. Leave one of them out.",
+            "循环会让结尾淡入开头，结尾图片将不可见。请二者取一。",
+        )
+
+
+def _continuation_mistakes(spec: EngineSpec, request: GenerationRequest) -> Iterator[Text]:
+    if request.continues is None:
+        return
+    if spec.takes.references:
+        yield Text(
+            f"A video to go on from: {spec.id} reads pictures of subjects and begins with none of them. Make a new "
+            "video, or choose another engine.",
+            f"续写视频：{spec.id} 读取的是主体参考图，不以某张图片开头。请生成新视频，或换一个引擎。",
+        )
+    if request.continues.frame < 0:
+        yield Text(
+            f"Frame {request.continues.frame}: frames are counted from 0. Choose one of the video's.",
+            f"第 {request.continues.frame} 帧：帧号从 0 开始。请选择视频中的一帧。",
+        )
+    if request.aftercare != Aftercare():
+        yield Text(
+            "After-care of a video that goes on from another: it is for finished ones. Leave it out.",
+            "续写视频不能同时做后期处理。请去掉后期处理。",
+        )
+    if request.frames == 1:
+        yield Text(
+            "1 frame: the first frame of the new clip is one that the video has already. Choose more.",
+            "1 帧：新片段的首帧原视频里已经有了。请增加帧数。",
+        )
+
+
 def _picture_mistakes(spec: EngineSpec, request: GenerationRequest) -> Iterator[Text]:
     count, most = len(request.images), spec.takes.references
     if not most:
@@ -181,6 +238,7 @@ def _word_mistakes(spec: EngineSpec, request: GenerationRequest) -> Iterator[Tex
         (Text("Intensity", "运动强度"), motion.intensity, get_args(Intensity)),
         (Text("Fit", "适配方式"), request.fit, spec.takes.fits),
         (Text("Preset", "预设"), request.preset, (None, *spec.presets)),
+        (Text("Ending", "结尾方式"), request.aftercare.ending, get_args(Ending)),
     )
     for name, word, allowed in words:
         if word not in allowed:

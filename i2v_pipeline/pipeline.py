@@ -16,11 +16,17 @@ import psutil
 from PIL import Image
 
 from i2v_pipeline.advice import training_findings
+from i2v_pipeline.aftercare.care import as_made, care_for, facts_of
+from i2v_pipeline.aftercare.length import length_of
+from i2v_pipeline.attempts import carry_out
+from i2v_pipeline.chain import Told
 from i2v_pipeline.checks import check_request
+from i2v_pipeline.continuation import Joining, open_joining
 from i2v_pipeline.engines import load_engine
 from i2v_pipeline.images import Picture, open_picture, prepare
 from i2v_pipeline.inspection.advise import advise
-from i2v_pipeline.inspection.judge import inspect_frames, quality_of
+from i2v_pipeline.inspection.judge import Inspection, asked_and_seen, inspect_frames, quality_of
+from i2v_pipeline.inspection.motion import summarise
 from i2v_pipeline.inspection.preflight import picture_findings, request_findings, without_repeats
 from i2v_pipeline.planning import plan_run
 from i2v_pipeline.planning.machine import this_machine
@@ -28,8 +34,18 @@ from i2v_pipeline.presets import find_engine
 from i2v_pipeline.report import Measured, OutputFacts, Run, build_report
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.subjects import open_references
-from i2v_pipeline.types import Engine, Finding, GenerationRequest, OnProgress, Prepared, Progress, StageName, U8Frames
-from i2v_pipeline.video import finish_video, probe_video, read_frames, write_poster, write_video
+from i2v_pipeline.types import (
+    Engine,
+    Finding,
+    GenerationRequest,
+    OnProgress,
+    Prepared,
+    Progress,
+    StageName,
+    U8Frames,
+    U8Image,
+)
+from i2v_pipeline.video import WrittenVideo, finish_video, probe_video, read_frames, write_poster, write_video
 
 GIB = 2**30
 
@@ -74,6 +90,8 @@ def run(
 ) -> dict[str, Any]:
     """Makes the video and its report, both or neither, and returns the report.
 
+    Where memory runs out, a mode that needs less is tried, and `on_progress` and the report say so.
+
     Raises `InputError` for a request or a picture that cannot be used, `Cancelled` when `on_progress` did, and
     `StudioError` for any failure that has a sentence for the person. After any of them no file is left but the state.
     """
@@ -83,60 +101,72 @@ def run(
     spec = find_engine(request.engine)
     check_request(spec, request)
     prepared, notes = _open_pictures(spec, request)
+    joining = open_joining(request, prepared.pixels)
     before = (
         *notes,
         *request_findings(spec, request, source_size=(prepared.source_width, prepared.source_height)),
         *training_findings(spec, request),
     )
-    plan = plan_run(spec, request, this_machine(outputs.video.parent))
+    folder = outputs.video.parent
+    plan = plan_run(spec, request, this_machine(folder))
 
-    # 2. Generate and write, frame by frame
-    engine = engines.get(spec)
+    # 2. Generate and write, frame by frame; in a mode that needs less where memory runs out
+    engine, length = engines.get(spec), length_of(request)
+    cuts: list[int] = []
     unfinished = outputs.video.with_name(f".{outputs.video.stem}.unfinished.mp4")
+
+    def generate(mode: str, hear: OnProgress) -> WrittenVideo:
+        made = engine.generate(request, prepared, hear, outputs.state, mode)
+        cared = care_for(request, clock.watch(made if joining is None else joining.frames(made)), folder)
+        written = write_video(cared.frames, unfinished, width=request.width, height=request.height, fps=length.fps)
+        cuts[:] = cared.cuts
+        return written
+
     try:
-        written = write_video(
-            clock.watch(engine.generate(request, prepared, clock, outputs.state, plan.mode)),
-            unfinished,
-            width=request.width,
-            height=request.height,
-            fps=request.fps,
-        )
+        written, attempts = carry_out(spec, request, lambda: this_machine(folder), plan, generate, clock)
 
         # 3. Read back what was really written
-        clock(Progress(stage="write", step=request.frames, steps=request.frames, seconds_left=0.0))
+        clock(Progress(stage="write", step=length.frames, steps=length.frames, seconds_left=0.0, note=attempts.note))
         info = probe_video(unfinished)
-        inspection = inspect_frames(
-            read_frames(unfinished),
-            fps=info.fps,
-            # No frame of it is meant to be a reference.
-            picture=None if spec.takes.references else prepared.pixels,
-            asked=request.motion.camera if request.motion.requested else (),
-        )
+        # No frame of it is meant to be a reference.
+        shown = None if spec.takes.references else prepared.pixels
+        inspection = _inspect(unfinished, request, shown, joining)
+        told = Told()
+        if joining is not None:
+            told = joining.told(unfinished, request, inspection, job_id=job_id, created=created)
 
         # 4. Report: inside the video and beside it
         engine_facts = dict(engine.facts())
+        measured = clock.measured(engine_facts, attempts.as_json())
         facts = Run(
             job_id=job_id,
             created=created,
             request=request,
             spec=spec,
             prepared=prepared,
-            measured=clock.measured(engine_facts),
+            measured=measured,
             engine_facts=engine_facts,
-            findings=(*without_repeats(before, engine.findings()), *advise(inspection, spec, request)),
+            findings=(
+                *without_repeats(before, engine.findings()),
+                *attempts.findings(measured.resumed_at_step),
+                *told.findings,
+                *advise(inspection, spec, request),
+            ),
             plan=plan,
             output=OutputFacts(
-                width=inspection.width,
-                height=inspection.height,
-                frames=inspection.frames,
+                width=info.width,
+                height=info.height,
+                frames=info.frames,
                 fps=info.fps,
                 codec=info.codec,
                 frames_sha256=written.frames_sha256,
+                aftercare=facts_of(request, cuts),
             ),
             quality=quality_of(inspection),
             shown_path=outputs.shown_path,
+            continuation=told.section,
         )
-        report = _finish(unfinished, outputs, facts)
+        report = _finish(unfinished, outputs, facts, _stored(prepared) if joining is None else joining.stored_picture)
     finally:
         unfinished.unlink(missing_ok=True)
     if outputs.first_frame and not spec.takes.references:
@@ -147,17 +177,31 @@ def run(
     return report
 
 
-def _finish(unfinished: Path, outputs: Outputs, facts: Run) -> dict[str, Any]:
+def _inspect(
+    video: Path, request: GenerationRequest, begins_with: U8Image | None, joining: Joining | None
+) -> Inspection:
+    """What the video is really like; whether it shows what was asked is looked for in the new clip alone."""
+    asked = request.motion.camera if request.motion.requested else ()
+    picture = begins_with if joining is None else joining.first_picture
+    fps = float(request.fps)
+    inspection = inspect_frames(as_made(request, read_frames(video)), fps=fps, picture=picture, asked=asked)
+    if joining is None:
+        return inspection
+    size = {"width": inspection.width, "height": inspection.height}
+    pairs = inspection.pairs[joining.first_new :]
+    return replace(inspection, asked=asked_and_seen(asked, summarise(pairs, fps=fps, **size), pairs, **size))
+
+
+def _finish(unfinished: Path, outputs: Outputs, facts: Run, picture: tuple[str, bytes] | None) -> dict[str, Any]:
     """Puts the report and, unless the person opted out, the source pictures into the video; returns the report."""
-    kept = facts.request.embed_source
-    prepared, last = facts.prepared, facts.prepared.last
+    kept, last = facts.request.embed_source, facts.prepared.last
     return finish_video(
         unfinished,
         outputs.video,
         make_report=lambda video_bytes: build_report(facts, video_bytes),
-        picture=_stored(prepared) if kept else None,
+        picture=picture if kept else None,
         last_picture=_stored(last) if kept and last else None,
-        references=[_stored(other) for other in prepared.others] if kept else (),
+        references=[_stored(other) for other in facts.prepared.others] if kept else (),
     )
 
 
@@ -200,7 +244,7 @@ class _Clock:
         self._started = self._switched = time.monotonic()
         self._stage: StageName = "load"
         self._seconds: dict[StageName, float] = defaultdict(float)
-        self._peak_bytes = 0
+        self._peak_bytes = self._before_bytes = self._process.memory_info().rss
 
     def __call__(self, progress: Progress) -> None:
         self._switch(progress.stage)
@@ -215,14 +259,19 @@ class _Clock:
             yield chunk
             self._switch(making)
 
-    def measured(self, engine_facts: dict[str, Any]) -> Measured:
+    def measured(self, engine_facts: dict[str, Any], attempts: list[dict[str, Any]]) -> Measured:
         """What the run took; those of the engine's facts that belong here are taken out of them."""
         self._switch(self._stage)
         return Measured(
             stage_seconds=dict(self._seconds),
             wall_seconds=time.monotonic() - self._started,
             peak_ram_gib=self._peak_bytes / GIB,
+            ram_before_gib=self._before_bytes / GIB,
+            ram_after_gib=self._process.memory_info().rss / GIB,
             peak_vram_gib=engine_facts.pop("peak_vram_gib", None),
+            vram_before_gib=engine_facts.pop("vram_before_gib", None),
+            vram_after_gib=engine_facts.pop("vram_after_gib", None),
+            attempts=attempts,
             resumed_at_step=engine_facts.pop("resumed_at_step", None),
             runs=engine_facts.pop("runs", 1),
         )

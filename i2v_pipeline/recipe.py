@@ -7,38 +7,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, get_args
+from typing import Any, NoReturn, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from i2v_pipeline.checks import check_request
 from i2v_pipeline.errors import InputError, RecipeError
-from i2v_pipeline.images import MAX_BYTES
-from i2v_pipeline.mp4 import MAX_PICTURES
 from i2v_pipeline.presets import find_engine
 from i2v_pipeline.report import SCHEMA
+from i2v_pipeline.report_parts import KnownAddition, KnownRecipe, KnownReport, KnownSchedule, PictureFormat, Strength
 from i2v_pipeline.types import (
     AddedElement,
-    CameraTag,
-    Device,
-    Expert,
+    Aftercare,
+    Continuation,
     Finding,
-    Fit,
     GenerationRequest,
     Guidance,
     GuidanceSchedule,
-    Intensity,
     LoraRef,
     Motion,
-    Precision,
-    PresetName,
     PromptOrigin,
-    PromptSource,
-    SchedulerName,
-    Speed,
     Subject,
     Text,
 )
@@ -48,7 +39,6 @@ MAX_REPORT_BYTES = 8 * 2**20
 """A report takes 10 to 100 KB; the longest lists in it grow with the frames and the steps."""
 MAX_DEPTH = 32
 """A report is 7 levels deep."""
-PictureFormat = Literal["PNG", "JPEG", "WEBP", "AVIF", "BMP", "GIF"]
 _TOLD_MISTAKES = 6
 
 StoredPicture = tuple[str, bytes]
@@ -69,131 +59,6 @@ class Recipe:
     references: tuple[StoredPicture, ...] = field(default=(), repr=False)
 
 
-# --- what of a report is needed to make the video again ---------------------------------------------------------------
-
-
-class _Part(BaseModel):
-    """Strict in what it needs, indifferent to the rest: a report says much more than its recipe."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
-
-
-_Count = Annotated[int, Field(gt=0, le=1_000_000)]
-_Word = Annotated[str, Field(max_length=200)]
-_Prose = Annotated[str, Field(max_length=200_000)]
-_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class _Schedule(_Part):
-    first: float
-    last: float
-    begin: float
-    end: float
-
-
-_Strength = float | _Schedule
-
-
-class _Lora(_Part):
-    source: Annotated[str, Field(min_length=1, max_length=4096)]
-    weight: float
-    expert: Expert | None
-
-
-class _Subject(_Part):
-    name: _Word
-    remove_background: bool
-
-
-class _Parameters(_Part):
-    resolution: _Word
-    width: _Count
-    height: _Count
-    frames: _Count
-    fps: _Count
-    seed: Annotated[int, Field(ge=0)]
-    steps: _Count | None
-    guidance: _Strength | Annotated[list[_Strength], Field(min_length=2, max_length=2)] | None
-    fit: Fit
-    preset: PresetName | None
-    scheduler: SchedulerName | None
-    flow_shift: float | None
-    loras: Annotated[list[_Lora], Field(max_length=100)]
-    last_image: bool
-    # Reports of earlier versions do not have this one.
-    subjects: Annotated[list[_Subject], Field(max_length=MAX_PICTURES)] = []
-    negative_prompt: _Prose
-    embed_source: bool
-    checkpoint: _Word | None = None
-    device: Device | Literal["auto"] = "auto"
-    precision: Precision | Literal["auto"] = "auto"
-
-
-class _Added(_Part):
-    element: _Prose
-    kind: _Prose
-    why: _Prose
-
-
-class _Motion(_Part):
-    camera: Annotated[list[CameraTag], Field(max_length=100)]
-    requested: bool
-    speed: Speed
-    intensity: Intensity
-
-
-class _Prompt(_Part):
-    typed: _Prose
-    refined: _Prose
-    sent: _Prose
-    source: PromptSource
-    provider: _Word | None
-    model: _Word | None
-    added_elements: Annotated[list[_Added], Field(max_length=1000)]
-    # Reports of earlier versions do not have these two.
-    struck_out: Annotated[list[_Added], Field(max_length=1000)] = []
-    edited: bool = False
-    motion: _Motion
-
-
-class _UsedLora(_Part):
-    sha256: _Sha256 | None = None
-
-
-class _Engine(_Part):
-    id: Annotated[str, Field(pattern=r"^[\w.-]{1,64}$")]
-    precision: Precision | None = None
-    loras: list[_UsedLora] = []
-
-
-class _LastImage(_Part):
-    sha256: _Sha256
-    format: PictureFormat
-    bytes: Annotated[int, Field(ge=0, le=MAX_BYTES)] | None = None
-
-
-class _Image(_LastImage):
-    last: _LastImage | None = None
-
-
-class _Environment(_Part):
-    device: str | None = None
-
-
-class _Output(_Part):
-    frames_sha256: _Sha256
-
-
-class _Report(_Part):
-    parameters: _Parameters
-    prompt: _Prompt
-    engine: _Engine
-    image: _Image
-    references: Annotated[list[_LastImage], Field(max_length=MAX_PICTURES)] = []
-    environment: _Environment
-    output: _Output
-
-
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
@@ -204,7 +69,7 @@ def read_recipe(path: Path) -> Recipe:
     """
     is_mp4 = _first_bytes(path)[4:8] == b"ftyp"
     report = _parse(_comment_of(path) if is_mp4 else _text_of(path), is_mp4=is_mp4)
-    known = _known(report)
+    known = known_report(report)
     if not is_mp4:
         return Recipe(report=report, is_video=False)
     try:
@@ -214,7 +79,7 @@ def read_recipe(path: Path) -> Recipe:
             "The picture inside this video cannot be read: the file is cut short or damaged. Take a whole copy of it.",
             "无法读取该视频中的图片：文件不完整或已损坏。请使用完整的副本。",
         ) from error
-    _check_stored(picture, known.image.sha256)
+    _check_stored(picture, first_recipe(known).image.sha256)
     _check_stored(last_picture, known.image.last.sha256 if known.image.last else None)
     further = known.references[1:]
     if references and len(references) != len(further):
@@ -231,14 +96,16 @@ def request_from_report(
     references: Sequence[Path] = (),
     last_picture: Path | None = None,
     checkpoint: Path | None = None,
+    continued_video: Path | None = None,
 ) -> GenerationRequest:
     """The request that the report was made from, with the files that a report does not hold.
 
-    `references` are those after `picture`. Whether a file is missing is `missing_parts`' to say; it is then left out
-    here, or for a reference has no name. Raises `RecipeError` for a report
+    `references` are those after `picture`. Of a chain it is the last clip's request; without the video that it
+    continued, one that begins anew from `picture`. Whether a file is missing is `missing_parts`' to say; it is then
+    left out here, or for a reference has no name. Raises `RecipeError` for a report
     that cannot be used, and other `InputError`s for an engine or a setting that this studio does not have.
     """
-    known = _known(report)
+    known = known_report(report)
     settings, prompt, motion = known.parameters, known.prompt, known.prompt.motion
     unnamed = (Path(),) * (len(settings.subjects) - 1 - len(references))
     request = GenerationRequest(
@@ -276,12 +143,25 @@ def request_from_report(
         checkpoint=checkpoint,
         device=settings.device,
         precision=settings.precision,
+        aftercare=Aftercare(**settings.aftercare.model_dump()),
+        continues=None if continued_video is None else _continuation(known, continued_video),
     )
     check_request(find_engine(request.engine), request)
     return request
 
 
-def _elements(given: list[_Added]) -> tuple[AddedElement, ...]:
+def first_recipe(known: KnownReport) -> KnownRecipe:
+    """The recipe of the clip that a video begins with: its own, or that of the chain's first."""
+    first = None if known.continuation is None else known.continuation.clips[0].recipe
+    return known if first is None else first
+
+
+def _continuation(known: KnownReport, video: Path) -> Continuation | None:
+    frame = None if known.continuation is None else known.continuation.clips[-2].continued_at
+    return None if frame is None else Continuation(video=video, frame=frame)
+
+
+def _elements(given: list[KnownAddition]) -> tuple[AddedElement, ...]:
     return tuple(AddedElement(**each.model_dump()) for each in given)
 
 
@@ -291,7 +171,7 @@ def missing_parts(recipe: Recipe) -> tuple[Finding, ...]:
     Their codes: `picture`, `references`, `last_picture`, `checkpoint`.
     Raises `RecipeError` for a report that cannot be used.
     """
-    known = _known(recipe.report)
+    known = known_report(recipe.report)
     missing: list[Finding] = []
     if recipe.picture is None:
         missing.append(
@@ -401,7 +281,8 @@ def _parse(text: bytes, *, is_mp4: bool) -> dict[str, Any]:
     return report
 
 
-def _known(report: dict[str, Any]) -> _Report:
+def known_report(report: Mapping[str, Any]) -> KnownReport:
+    """What of a report its video is made from. Raises `RecipeError` for one that cannot be used."""
     schema = report.get("schema")
     if type(schema) is int and schema > SCHEMA:
         raise RecipeError(
@@ -412,7 +293,7 @@ def _known(report: dict[str, Any]) -> _Report:
     if schema != SCHEMA:
         raise _foreign()
     try:
-        return _Report.model_validate(report)
+        return KnownReport.model_validate(report)
     except ValidationError as error:
         places = dict.fromkeys(".".join(str(part) for part in item["loc"][:2]) for item in error.errors())
         told = ", ".join(list(places)[:_TOLD_MISTAKES]) + (", …" if len(places) > _TOLD_MISTAKES else "")
@@ -430,14 +311,14 @@ def _check_stored(picture: StoredPicture | None, sha256: str | None) -> None:
         raise _changed()
 
 
-def _guidance(given: _Strength | list[_Strength] | None) -> Guidance | None:
+def _guidance(given: Strength | list[Strength] | None) -> Guidance | None:
     if isinstance(given, list):
         return (_strength(given[0]), _strength(given[1]))
     return None if given is None else _strength(given)
 
 
-def _strength(given: _Strength) -> float | GuidanceSchedule:
-    return GuidanceSchedule(**given.model_dump()) if isinstance(given, _Schedule) else given
+def _strength(given: Strength) -> float | GuidanceSchedule:
+    return GuidanceSchedule(**given.model_dump()) if isinstance(given, KnownSchedule) else given
 
 
 def _is_deeper_than(value: Any, depth: int) -> bool:  # noqa: ANN401 - any JSON value

@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from i2v_pipeline.aftercare.length import length_of
 from i2v_pipeline.guidance import guidance_as_json
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import Finding, GenerationRequest, Plan, Prepared, StageName
@@ -32,20 +33,27 @@ class Measured:
     """What the run took. Seconds by stage as the clock saw them; RAM is this process's, sampled between steps.
 
     `resumed_at_step` is where it went on from what an earlier run had saved, None for a run from the start; `runs`
-    counts the runs that took part. Seconds and memory are those of the last one alone.
+    counts the runs that took part. Seconds and memory are those of the last one alone. `attempts` are the modes that
+    were tried, each with the stage in which its memory ran out; the last one's is None. Before and after the run counts
+    what this process holds, with what it keeps for the next one; on the card, what its tensors hold.
     """
 
     stage_seconds: Mapping[StageName, float]
     wall_seconds: float
     peak_ram_gib: float
+    ram_before_gib: float
+    ram_after_gib: float
+    attempts: list[dict[str, Any]]
     peak_vram_gib: float | None = None
+    vram_before_gib: float | None = None
+    vram_after_gib: float | None = None
     resumed_at_step: int | None = None
     runs: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputFacts:
-    """The video as it was read back from the file."""
+    """The video as it was read back from the file, and what was done to the engine's frames before they went there."""
 
     width: int
     height: int
@@ -53,6 +61,7 @@ class OutputFacts:
     fps: float
     codec: str
     frames_sha256: str
+    aftercare: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +80,7 @@ class Run:
     output: OutputFacts
     quality: Mapping[str, Any]
     shown_path: str
+    continuation: Mapping[str, Any] | None = None
 
 
 def build_report(run: Run, video_bytes: int) -> dict[str, Any]:
@@ -103,12 +113,18 @@ def build_report(run: Run, video_bytes: int) -> dict[str, Any]:
             "stages": {name: round(seconds, 3) for name, seconds in run.measured.stage_seconds.items()},
             "wall_seconds": round(run.measured.wall_seconds, 3),
             "peak_ram_gib": round(run.measured.peak_ram_gib, 3),
+            "ram_before_gib": round(run.measured.ram_before_gib, 3),
+            "ram_after_gib": round(run.measured.ram_after_gib, 3),
             "peak_vram_gib": run.measured.peak_vram_gib,
+            "vram_before_gib": run.measured.vram_before_gib,
+            "vram_after_gib": run.measured.vram_after_gib,
+            "attempts": run.measured.attempts,
             "resumed_at_step": run.measured.resumed_at_step,
             "runs": run.measured.runs,
         },
         "findings": [finding_of(finding) for finding in run.findings],
         "quality": dict(run.quality),
+        "continuation": run.continuation and dict(run.continuation),
         "environment": environment(run.engine_facts.get("runtime", {})),
         "output": {**asdict(run.output), "seconds": run.output.frames / run.output.fps, "bytes": video_bytes},
     }
@@ -128,7 +144,8 @@ def parameters_of(request: GenerationRequest) -> dict[str, Any]:
         "checkpoint": None if request.checkpoint is None else request.checkpoint.name,
         "device": request.device,
         "precision": request.precision,
-        "seconds": request.seconds,
+        "aftercare": asdict(request.aftercare),
+        "seconds": length_of(request).seconds,
         "negative_prompt": request.negative_prompt,
         "embed_source": request.embed_source,
     }
@@ -189,7 +206,6 @@ def plan_of(plan: Plan) -> dict[str, Any]:
         "bound_seconds": plan.bound_seconds,
         "stages": [asdict(stage) for stage in plan.stages],
         "alternatives": [asdict(alternative) for alternative in plan.alternatives],
-        "possible": plan.possible,
     }
 
 

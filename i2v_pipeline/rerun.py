@@ -7,46 +7,28 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import math
-import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from i2v_pipeline.errors import InputError, RecipeError, StudioError
+from i2v_pipeline.differences import Difference, Psnr, compare_videos, find_differences
+from i2v_pipeline.errors import InputError, RecipeError
 from i2v_pipeline.pipeline import EngineCache, Outputs, run
-from i2v_pipeline.recipe import Recipe, StoredPicture, missing_parts, read_recipe, request_from_report, save_picture
-from i2v_pipeline.types import GenerationRequest, LoraRef, OnProgress, Text, U8Frames
-from i2v_pipeline.video import read_frames
+from i2v_pipeline.recipe import (
+    Recipe,
+    StoredPicture,
+    first_recipe,
+    known_report,
+    missing_parts,
+    read_recipe,
+    request_from_report,
+    save_picture,
+)
+from i2v_pipeline.remake import continue_again, find_continued, is_chain
+from i2v_pipeline.types import Continuation, GenerationRequest, LoraRef, OnProgress, Text
 
-COMPARED: Mapping[str, tuple[str, ...] | None] = {
-    "parameters": None,
-    "prompt": ("sent", "negative_sent", "tokens", "motion"),
-    "image": None,
-    "references": None,
-    "engine": None,
-    "environment": None,
-    "output": ("width", "height", "frames", "fps", "codec"),
-}
-"""The sections of the report that can explain other frames, and which of their fields; None: all."""
-NOT_COMPARED = frozenset(
-    {
-        # Asked for, not used: what was used stands in `engine` and `environment`.
-        "parameters.device", "parameters.precision", "parameters.checkpoint",
-        # Where a file lay, and whether the picture goes into the video, change no frame.
-        "parameters.loras", "parameters.embed_source",
-        # What an earlier run had left in memory.
-        "engine.loaded", "engine.reused",
-        # Sentences that follow from the numbers.
-        "image.fitted", "image.fitted_zh", "image.last.fitted", "image.last.fitted_zh",
-        "references.fitted", "references.fitted_zh",
-    }
-)  # fmt: skip
 TOLD_CHARACTERS = 100
 
 
@@ -54,7 +36,7 @@ TOLD_CHARACTERS = 100
 class Given:
     """Files that a report cannot hold, or that take the place of what it holds. A LoRA is known by hash or name.
 
-    `references` are all of them in their order, the first included.
+    `references` are all of them in their order, the first included. `video` is the one that was continued.
     """
 
     image: Path | None = None
@@ -62,6 +44,7 @@ class Given:
     last_image: Path | None = None
     checkpoint: Path | None = None
     loras: tuple[Path, ...] = ()
+    video: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,23 +58,6 @@ class Original:
     @property
     def frames_sha256(self) -> str:
         return self.recipe.report["output"]["frames_sha256"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """A field of the report with another value than then; `field` is its place, with dots."""
-
-    field: str
-    then: Any
-    now: Any
-
-
-@dataclass(frozen=True, kw_only=True)
-class Psnr:
-    """Peak signal-to-noise ratio in dB: of the worst frame, and of the mean squared error of all; None when equal."""
-
-    min_db: float | None
-    mean_db: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,10 +86,12 @@ def find_original(path: Path) -> Original:
     beside = _video_beside(path, recipe.report)
     inside = recipe if beside is None else beside.recipe
     image = recipe.report["image"]
+    # Of a chain the file holds the picture of its first clip, and the report names that of the last.
+    first = first_recipe(known_report(recipe.report)).image.model_dump()
     further = [_picture_beside(path, reference) for reference in recipe.report.get("references", [])[1:]]
     beside_it = tuple(reference for reference in further if reference is not None)
     pictures = {
-        "picture": inside.picture or _picture_beside(path, image),
+        "picture": inside.picture or _picture_beside(path, first),
         "last_picture": inside.last_picture or _picture_beside(path, image.get("last")),
     }
     references = inside.references or (beside_it if len(beside_it) == len(further) else ())
@@ -145,14 +113,14 @@ def rerun(
             "新视频或其报告会覆盖用于比较的原文件。请换一个文件名。",
         )
     with tempfile.TemporaryDirectory() as folder:
-        request = request_of(original.recipe, given, Path(folder))
+        request, otherwise = _request_again(original, given, engines, on_progress, Path(folder))
         report = run(request, engines, outputs, on_progress, job_id=job_id)
     is_equal = report["output"]["frames_sha256"] == original.frames_sha256
-    psnr, note = (None, None) if is_equal else _compare_videos(original.video, outputs.video)
+    psnr, note = (None, None) if is_equal else compare_videos(original.video, outputs.video)
     return Rerun(
         report=report,
         frames_sha256_then=original.frames_sha256,
-        differences=tuple(find_differences(original.recipe.report, report)),
+        differences=(*otherwise, *find_differences(original.recipe.report, report)),
         psnr=psnr,
         note=note,
     )
@@ -193,16 +161,29 @@ def request_of(recipe: Recipe, given: Given, folder: Path) -> GenerationRequest:
     return replace(request, device="cpu", precision=precision) if is_same else request
 
 
-def find_differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Difference]:
-    """The fields of `COMPARED` that differ between two reports. What the older one does not speak of is left out."""
-    for section, names in COMPARED.items():
-        old, new = then.get(section), now.get(section)
-        if isinstance(old, list):
-            yield from _differences(section, old, new)
-        if not isinstance(old, dict) or not isinstance(new, dict):
-            continue
-        for name in old if names is None else [name for name in names if name in old]:
-            yield from _differences(f"{section}.{name}", old[name], new.get(name))
+def _request_again(
+    original: Original, given: Given, engines: EngineCache, on_progress: OnProgress, folder: Path
+) -> tuple[GenerationRequest, tuple[Difference, ...]]:
+    """The request, and which clips of a chain came out otherwise where they had to be made again before its last."""
+    recipe = original.recipe
+    if not is_chain(recipe):
+        return request_of(recipe, given, folder), ()
+
+    def make_again(part: Recipe, picture: Path | None, continues: Continuation | None, target: Path) -> str:
+        files = replace(given, image=picture or given.image)
+        request = replace(request_of(part, files, folder), continues=continues)
+        places = Outputs(video=target, report=target.with_suffix(".json"), shown_path=target.name)
+        return run(request, engines, places, on_progress, job_id=target.stem)["output"]["frames_sha256"]
+
+    video = find_continued(recipe, given.video, original.path.absolute().parent)
+    remade = continue_again(recipe, video, folder, make_again)
+    request = request_of(recipe, replace(given, image=remade.picture), folder)
+    places = (f"continuation.clips.{number}.frames_sha256" for number, _, _ in remade.otherwise)
+    otherwise = (
+        Difference(field=place, then=then, now=now)
+        for place, (_, then, now) in zip(places, remade.otherwise, strict=True)
+    )
+    return replace(request, continues=remade.continues), tuple(otherwise)
 
 
 def describe(result: Rerun) -> Iterator[Text]:
@@ -242,16 +223,6 @@ def as_json(result: Rerun) -> dict[str, Any]:
         "output_path": result.report["output_path"],
         "report": result.report,
     }
-
-
-def measure_psnr(one: Iterator[U8Frames], other: Iterator[U8Frames]) -> Psnr | None:
-    """Frame by frame over two videos; None where they differ in size or number of frames."""
-    errors: list[float] = []
-    for a, b in zip_longest(one, other):
-        if a is None or b is None or a.shape != b.shape:
-            return None
-        errors.append(float(np.mean(np.square(a.astype(np.float32) - b), dtype=np.float64)))
-    return Psnr(min_db=_db(max(errors)), mean_db=_db(sum(errors) / len(errors))) if errors else None
 
 
 # --- finding what belongs to a report ---------------------------------------------------------------------------------
@@ -342,50 +313,6 @@ def _sha256_of(path: Path) -> str:
 
 
 # --- comparing --------------------------------------------------------------------------------------------------------
-
-
-def _differences(place: str, then: Any, now: Any) -> Iterator[Difference]:  # noqa: ANN401 - any JSON values
-    if re.sub(r"\.\d+", "", place) in NOT_COMPARED or then == now:
-        return
-    if isinstance(then, dict) and isinstance(now, dict):
-        for name, value in then.items():
-            yield from _differences(f"{place}.{name}", value, now.get(name))
-    elif _are_lists_of_parts(then, now):
-        for index, (old, new) in enumerate(zip(then, now, strict=True)):
-            yield from _differences(f"{place}.{index}", old, new)
-    else:
-        yield Difference(field=place, then=then, now=now)
-
-
-def _are_lists_of_parts(*values: Any) -> bool:  # noqa: ANN401
-    are_lists = all(isinstance(value, list) and all(isinstance(part, dict) for part in value) for value in values)
-    return are_lists and len({len(value) for value in values}) == 1
-
-
-def _compare_videos(then: Path | None, now: Path) -> tuple[Psnr | None, Text]:
-    if then is None:
-        return None, Text(
-            "The first video is not beside its report, so there is nothing to measure the PSNR on.",
-            "报告旁没有原视频，无法计算 PSNR。",
-        )
-    try:
-        psnr = measure_psnr(read_frames(then), read_frames(now))
-    except StudioError as error:
-        return None, error.text
-    if psnr is None:
-        return None, Text(
-            "The videos differ in size or number of frames, so there is no PSNR.",
-            "两个视频的尺寸或帧数不同，无法计算 PSNR。",
-        )
-    return psnr, Text(
-        "Measured on both videos as they are decoded: the frames before encoding are not kept, so the loss of H.264 is "
-        "in both.",
-        "PSNR 由两个视频解码后的画面计算：编码前的帧没有保存，因此双方都含 H.264 的压缩损失。",
-    )
-
-
-def _db(mean_squared_error: float) -> float | None:
-    return None if mean_squared_error == 0 else round(10 * math.log10(255**2 / mean_squared_error), 2)
 
 
 def _decibel(value: float | None) -> Text:

@@ -31,9 +31,13 @@ PresetName = Literal["preview", "standard", "high_motion", "creative", "fast"]
 Expert = Literal["high", "low"]
 """The halves of a model with two experts: high noise comes first. A model with one expert is all `high`."""
 SchedulerName = Literal["ddim", "unipc", "euler"]
-Precision = Literal["fp32", "fp16", "bf16"]
+Precision = Literal["fp32", "fp16", "bf16", "fp8"]
+"""In fp8 the denoiser's weights are kept alone; what computes with them is as wide as the engine's own."""
 Device = Literal["cpu", "cuda"]
+Ending = Literal["plain", "loop", "boomerang"]
+"""How a video ends: as the engine made it, running into its own start, or back the way that it came."""
 StageName = Literal["load", "encode", "denoise", "decode", "write"]
+MemoryKind = Literal["vram", "ram"]
 
 U8Frames = npt.NDArray[np.uint8]
 """RGB pictures in order: uint8 (frames, height, width, 3)."""
@@ -127,6 +131,14 @@ class LoraRef:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Aftercare:
+    """What is done to the engine's frames before they are written. `double_rate` puts a frame between any two."""
+
+    double_rate: bool = False
+    ending: Ending = "plain"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Subject:
     """What a reference picture shows: what the person calls it, and whether it is put alone on white first."""
 
@@ -135,9 +147,21 @@ class Subject:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Continuation:
+    """A finished video that is made longer: it keeps its frames up to `frame`, counted from 0, and loses those after.
+
+    The new clip begins with that frame, which is therefore the request's picture, and brings every frame but that.
+    """
+
+    video: Path
+    frame: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class GenerationRequest:
     """The complete recipe of one video: seed chosen, size and frames resolved. Nothing in it is a wish.
 
+    `frames` and `fps` are the engine's; `aftercare` may make others of them.
     `images` are read once, when the run begins: the picture that the video begins with, or for an engine that takes
     references these in their order, with a `Subject` for each in `subjects`. `steps`, `guidance`, `scheduler` and
     `flow_shift` are None for an engine that has none. `checkpoint` is a local diffusers folder used in place of the
@@ -170,11 +194,13 @@ class GenerationRequest:
     checkpoint: Path | None = None
     device: Device | Literal["auto"] = "auto"
     precision: Precision | Literal["auto"] = "auto"
+    aftercare: Aftercare = Aftercare()
+    continues: Continuation | None = None
 
     @property
-    def seconds(self) -> float:
-        """Duration of the video in seconds."""
-        return self.frames / self.fps
+    def video_frames(self) -> int:
+        """Frames of the whole video; `frames` are those of the clip that the engine makes."""
+        return self.frames if self.continues is None else self.continues.frame + self.frames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,8 +258,7 @@ class Plan:
 
     `device` is what the seconds are for. `bound_seconds` is what that device would need if it did nothing but the
     run's operations at its highest rate. `disk_gib` is what is still to fetch, and the video. Where `fits` is false,
-    `alternatives` do fit, those that cost the picture least first, and `possible` names the mode that would fit but
-    that no engine carries out yet.
+    `alternatives` do fit, those that cost the picture least first.
     """
 
     fits: bool
@@ -246,7 +271,6 @@ class Plan:
     bound_seconds: float
     stages: tuple[StagePlan, ...]
     alternatives: tuple[Alternative, ...] = ()
-    possible: str | None = None
 
     @property
     def seconds(self) -> float:
@@ -259,7 +283,8 @@ class Progress:
     """Where a run stands. `step` of `steps` within `stage`; `seconds_left` of the whole run, None while unknown.
 
     `preview` is one small RGB picture, uint8 (height, width, 3), or None when there is nothing new to show.
-    `saved_step` is the step of `denoise` from which another run would go on if this one ended here.
+    `saved_step` is the step of `denoise` from which another run would go on if this one ended here. `note` is what the
+    person should know of the run meanwhile.
     """
 
     stage: StageName
@@ -268,6 +293,7 @@ class Progress:
     seconds_left: float | None = None
     preview: U8Image | None = field(default=None, compare=False, repr=False)
     saved_step: int = 0
+    note: Text | None = None
 
 
 OnProgress = Callable[[Progress], None]
@@ -290,6 +316,8 @@ class Engine(Protocol):
         The work is done while the iterator is consumed, and `on_progress` is called from inside it. An engine whose
         runs are long keeps its state in the file `state_path` and goes on from what it finds there; the frames are
         the same. `mode` is the plan's: which parts lie on the card when. An engine without parts has nothing to do.
+
+        Raises `OutOfMemory` once it has given back all that it held; called again, it begins anew.
         """
         ...
 
@@ -300,9 +328,9 @@ class Engine(Protocol):
     def facts(self) -> Mapping[str, Any]:
         """What the last run really used, for the report's `engine` section; JSON values only.
 
-        `peak_vram_gib` is there where the run had a GPU, `resumed_at_step` and `runs` where it went on from a saved
-        state; they go to the report's `measured`. `runtime`, where the arithmetic was done, goes to its `environment`;
-        `tokens`, of the prompt, also to its `prompt`.
+        `peak_vram_gib`, `vram_before_gib` and `vram_after_gib` are there where the run had a GPU, `resumed_at_step`
+        and `runs` where it went on from a saved state; they go to the report's `measured`. `runtime`, where the
+        arithmetic was done, goes to its `environment`; `tokens`, of the prompt, also to its `prompt`.
         """
         ...
 

@@ -20,9 +20,9 @@ from i2v_pipeline.errors import Cancelled, InputError, RequestError, StudioError
 from i2v_pipeline.planning.devices import known_devices
 from i2v_pipeline.presets import find_engine, load_presets
 from i2v_pipeline.specs import EngineSpec
-from i2v_pipeline.types import Motion, PresetName, Text
+from i2v_pipeline.types import Aftercare, Motion, PresetName, Text
 from studio.doctor import diagnose
-from studio.file_commands import add_check, add_convert, add_inspect, add_rerun, add_strip, check_out
+from studio.file_commands import add_check, add_continue, add_convert, add_inspect, add_rerun, add_strip, check_out
 from studio.given_pictures import add_pictures, engine_for, given_by, references_in_plan
 from studio.models import best_engine, needs_of, state_of
 from studio.plans import Hypothesis, duration, machine_like, machine_now, plan_choice, told
@@ -40,7 +40,7 @@ OUR_FAULT = Text(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 done, 1 failed, 2 wrong input, 130 cancelled."""
-    arguments = _parsed(argv)
+    arguments = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         arguments.run(arguments)
@@ -53,9 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments. Before Python 3.13 argparse gives up on `IMAGE --option VALUE PROMPT` where IMAGE is optional."""
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments of a command line."""
     parser = build_parser()
+    # Before Python 3.13 argparse leaves over the PROMPT of `IMAGE --option VALUE PROMPT`, since it may be missing.
     arguments, left = parser.parse_known_args(argv)
     if left and "prompt" in arguments and arguments.prompt is None and not left[0].startswith("-"):
         arguments.prompt = left.pop(0)
@@ -70,7 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     adders = (
         *(_add_serve, _add_generate, _add_refine, _add_plan, _add_models, _add_doctor),
-        *(add_check, add_inspect, add_rerun, add_strip),
+        *(add_check, add_inspect, add_continue, add_rerun, add_strip),
     )
     for add in adders:
         add(commands)
@@ -113,6 +114,10 @@ def _add_generate(commands: Any) -> None:  # noqa: ANN401
     generate.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     generate.add_argument("--precision", default="auto", choices=("auto", "fp32", "fp16", "bf16", "fp8"))
     generate.add_argument("--last-image", type=Path, metavar="IMAGE", help="the picture that the video ends with")
+    generate.add_argument("--double-rate", action="store_true", help="put a frame between any two: twice the fps")
+    ending = generate.add_mutually_exclusive_group()
+    for name, what in (("loop", "the end dissolves into the start"), ("boomerang", "back the way that it came")):
+        ending.add_argument(f"--{name}", dest="ending", action="store_const", const=name, default="plain", help=what)
     generate.add_argument("--out", type=Path, metavar="FILE.mp4", help="the report goes beside it, as FILE.json")
     generate.add_argument("--no-source", action="store_true", help="leave the source picture out of the MP4")
     generate.add_argument("--json", action="store_true", help="print the report")
@@ -222,6 +227,7 @@ def _generate(arguments: argparse.Namespace) -> None:
         checkpoint=arguments.checkpoint,
         device=arguments.device,
         precision=arguments.precision,
+        aftercare=Aftercare(double_rate=arguments.double_rate, ending=arguments.ending),
     )
     request_for = partial(compose, spec, choice, image=given.images[0], image_size=(picture.width, picture.height))
     typed = given.prompt
@@ -260,13 +266,13 @@ def _generate(arguments: argparse.Namespace) -> None:
 
 
 def _refuse_what_the_engine_lacks(spec: EngineSpec, arguments: argparse.Namespace) -> None:
-    """The built-in engine loads no checkpoint and runs on the CPU in fp32; no engine takes fp8."""
+    """The built-in engine loads no checkpoint and runs on the CPU in fp32."""
     is_built_in = spec.diffusion is None
     given = {
         "--checkpoint": is_built_in and arguments.checkpoint is not None,
         "--fit": bool(spec.takes.references) and arguments.fit is not None,
         "--device cuda": is_built_in and arguments.device == "cuda",
-        "--precision": (is_built_in and arguments.precision != "auto") or arguments.precision == "fp8",
+        "--precision": is_built_in and arguments.precision != "auto",
     }
     refused = [option for option, is_given in given.items() if is_given]
     if refused:

@@ -87,7 +87,8 @@ def _engine(spec: EngineSpec) -> tuple[str, bool, str]:
 
 def _run_of(spec: EngineSpec, machine: Machine) -> dict[str, Any]:
     plan, preset = standard_plan(spec, machine), spec.presets["standard"]
-    needs_download = spec.diffusion is not None and not is_here(spec)
+    # What has to be converted is got by hand; the line of what is missing says how.
+    needs_download = spec.diffusion is not None and not spec.diffusion.is_converted and not is_here(spec)
     return {
         "id": spec.id,
         "fits": plan.fits,

@@ -1,18 +1,24 @@
-"""The commands on files: `check` before a run, `inspect`, `rerun`, `strip` after it, `convert` for models. Does no
-work of its own.
+"""The commands on files: `check` before a run, `inspect`, `continue`, `rerun`, `strip` after it, `convert` for models.
+Does no work of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from i2v_pipeline.errors import InputError
+from i2v_pipeline.types import Text
 from studio.given_pictures import add_pictures, engine_for, given_by
 from studio.printing import pick, print_json
+
+MAX_TIMES = 20
+"""Clips in one command: far more than a picture stays itself over."""
 
 
 def add_check(commands: Any) -> None:  # noqa: ANN401 - argparse does not export the type of its sub-parsers
@@ -32,6 +38,22 @@ def add_inspect(commands: Any) -> None:  # noqa: ANN401
     inspect.add_argument("--asked", default="", metavar="TAG,TAG", help="camera tags that the video should show")
     inspect.add_argument("--json", action="store_true")
     inspect.set_defaults(run=_inspect)
+
+
+def add_continue(commands: Any) -> None:  # noqa: ANN401
+    """`continue VIDEO [PROMPT]`: the video made longer."""
+    longer = commands.add_parser("continue", help="make a video longer, from one of its late frames on")
+    longer.add_argument("video", type=Path, metavar="VIDEO.mp4", help="made by this studio, its report inside")
+    longer.add_argument("prompt", nargs="?", help="what happens next; without it the same as before")
+    longer.add_argument("--frame", type=int, metavar="N", help="go on from it, counted from 0; else a late sharp one")
+    longer.add_argument("--frames", type=int, metavar="N", help="of each new clip; without it as before")
+    longer.add_argument("--seed", type=int, metavar="N", help="of each new clip; else drawn and reported")
+    longer.add_argument("--times", type=int, default=1, metavar="K", help="so many clips, one after the other")
+    longer.add_argument("--refine", default="auto", choices=("auto", "llm", "offline", "off"))
+    longer.add_argument("--checkpoint", type=Path, metavar="DIR", help="the local diffusers folder, where one was used")
+    longer.add_argument("--out", type=Path, metavar="FILE.mp4", help="the longer video; its report goes beside it")
+    longer.add_argument("--json", action="store_true", help="print the report")
+    longer.set_defaults(run=_continue)
 
 
 def add_rerun(commands: Any) -> None:  # noqa: ANN401
@@ -59,6 +81,7 @@ def add_rerun(commands: Any) -> None:  # noqa: ANN401
         metavar="FILE",
         help="a LoRA that is not where it was, known by its hash or its name; repeatable",
     )
+    rerun.add_argument("--video", type=Path, metavar="FILE.mp4", help="the video that was continued, where it was one")
     rerun.add_argument("--out", type=Path, metavar="FILE.mp4", help="the new video; its report goes beside it")
     rerun.add_argument("--json", action="store_true", help="print the comparison and the new report")
     rerun.set_defaults(run=_rerun)
@@ -123,6 +146,61 @@ def _inspect(arguments: argparse.Namespace) -> None:
         print(line)
 
 
+def _continue(arguments: argparse.Namespace) -> None:
+    from i2v_pipeline.continuation import open_source
+    from i2v_pipeline.pipeline import run
+    from prompt_refiner import load_settings
+    from studio.continuing import Wish, request_of_video, request_to_continue
+    from studio.foreground import outputs_at, running
+
+    # 1. What is continued
+    check_out(arguments.out)
+    video = arguments.video
+    _check_times(arguments.times)
+    before = request_of_video(open_source(video).recipe, arguments.checkpoint)
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    out = arguments.out or Path("outputs") / f"{stamp}-longer-{video.stem}.mp4"
+    if out.exists() and out.samefile(video):
+        raise InputError(
+            "The longer video would overwrite the one that it continues. Choose another name for it.",
+            "续写后的视频会覆盖原视频。请换一个文件名。",
+        )
+    outputs = outputs_at(out)
+    wish = Wish(
+        frame=arguments.frame,
+        prompt=arguments.prompt,
+        seed=arguments.seed,
+        frames=arguments.frames,
+        refine=arguments.refine,
+    )
+
+    # 2. One clip after the other, each time the whole so far under the same name: a failure leaves what there is
+    report: dict[str, Any] = {}
+    with running() as (engines, bar), tempfile.TemporaryDirectory() as folder:
+        for _ in range(arguments.times):
+            longer = request_to_continue(before, video, wish, Path(folder), load_settings())
+            for notice in longer.notices:
+                print(pick(notice), file=sys.stderr)
+            report = run(longer.request, engines, outputs, bar, job_id=f"{stamp}-{longer.request.seed}")
+            video, before, wish = out, longer.request, replace(wish, frame=None, prompt=None)
+            for finding in report["findings"]:
+                print(pick(Text(finding["message"], finding["message_zh"])), file=sys.stderr)
+
+    # 3. Say what was made
+    if arguments.json:
+        print_json(report)
+    else:
+        print(out)
+
+
+def _check_times(times: int) -> None:
+    if not 1 <= times <= MAX_TIMES:
+        raise InputError(
+            f"--times {times}: 1 to {MAX_TIMES} clips are allowed. Choose one of these.",
+            f"--times {times}：允许 1 到 {MAX_TIMES} 段。请在此范围内选择。",
+        )
+
+
 def _rerun(arguments: argparse.Namespace) -> None:
     from i2v_pipeline.rerun import Given, as_json, describe, find_original, rerun
     from studio.foreground import outputs_at, running
@@ -135,6 +213,7 @@ def _rerun(arguments: argparse.Namespace) -> None:
         last_image=arguments.last_image,
         checkpoint=arguments.checkpoint,
         loras=tuple(arguments.lora),
+        video=arguments.video,
     )
     stamp = time.strftime("%Y%m%d-%H%M%S")
     outputs = outputs_at(arguments.out or Path("outputs") / f"{stamp}-rerun-{arguments.original.stem}.mp4")

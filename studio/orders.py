@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,8 +22,9 @@ from i2v_pipeline.hub import check_model
 from i2v_pipeline.images import Picture, legal_frames
 from i2v_pipeline.presets import find_engine
 from i2v_pipeline.specs import EngineSpec
-from i2v_pipeline.types import Fit, GenerationRequest, Motion, PresetName, Subject, Text
+from i2v_pipeline.types import Aftercare, Ending, Fit, GenerationRequest, Motion, PresetName, Subject, Text
 from prompt_refiner import refine
+from studio.continuing import Wish, request_to_continue
 from studio.models import best_engine, best_reference_engine
 from studio.page.services import Services
 from studio.plans import machine_now
@@ -92,11 +93,45 @@ class Order(BaseModel):
     negative_prompt: _Words | None = None
     seed: int | None = Field(default=None, description="Drawn and told when it is not given.")
     refine: RefineMode = Field(default="auto", description="off sends the prompt as it is.")
+    double_rate: bool = Field(default=False, description="Puts a frame between any two: twice the frames per second.")
+    ending: Ending = Field(
+        default="plain", description="loop: the end dissolves into the start; boomerang: back the way that it came."
+    )
     embed_source: bool = Field(default=True, description="Whether the picture travels inside the MP4.")
     subjects: list[OrderedSubject] | None = Field(
         default=None,
         description="What each reference shows, in their order, for an engine that takes them; in a form as JSON.",
     )
+
+
+class VideoReference(BaseModel):
+    """A video of the same owner."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    id: str
+
+
+class Extension(BaseModel):
+    """What may be asked of a continuation; everything else is as it was. Extra fields are refused, not ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    video: VideoReference | None = Field(
+        default=None, description="A completed video of yours; in a form a file may stand in its place."
+    )
+    prompt: _Words | None = Field(default=None, description="What happens next; without it the same as before.")
+    seconds: Annotated[_Seconds | None, BeforeValidator(_as_number)] = Field(
+        default=None,
+        description="Of the new clip; becomes the nearest number of frames that the engine can make. Without it as "
+        "before. One frame less is added, since the first shows the frame that it goes on from.",
+    )
+    frames: int | None = Field(default=None, description="In place of seconds; exact.")
+    frame: int | None = Field(
+        default=None, description="The video's frame to go on from, counted from 0; without it a late sharp one."
+    )
+    seed: int | None = Field(default=None, description="Drawn and told when it is not given.")
+    refine: RefineMode = Field(default="auto", description="off sends a new prompt as it is.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +151,8 @@ def read_order(order: Order, pictures: Sequence[tuple[Picture, Path]], services:
     # 1. What will be made: refused before anybody waits for a refiner
     (picture, path), *further = pictures
     spec = engine_of(order, services, has_references=bool(further or order.subjects))
-    frames, notice = _frames_of(order, spec)
+    fps = preset_of(spec, order.preset).fps if order.fps is None else order.fps
+    frames, notice = frames_in(order.seconds, order.frames, fps, spec)
     choice = Choice(
         preset=order.preset,
         resolution=_resolution_of(order),
@@ -129,6 +165,7 @@ def read_order(order: Order, pictures: Sequence[tuple[Picture, Path]], services:
         fit=order.fit,
         embed_source=order.embed_source,
         flow_shift=order.flow_shift,
+        aftercare=Aftercare(double_rate=order.double_rate, ending=order.ending),
         further_images=tuple(place for _, place in further),
         subjects=tuple(Subject(**subject.model_dump()) for subject in order.subjects or ()),
     )
@@ -154,6 +191,27 @@ def read_order(order: Order, pictures: Sequence[tuple[Picture, Path]], services:
     return Ordered(request=request, notices=(*([notice] if notice else []), *said))
 
 
+def read_extension(
+    extension: Extension, before: GenerationRequest, video: Path, folder: Path, services: Services
+) -> Ordered:
+    """The complete, checked request that goes on from `video`; its first picture is written into `folder`.
+
+    `before` is the request that the video was made with. Raises as `read_order` does.
+    """
+    spec = find_engine(before.engine)
+    frames, notice = frames_in(extension.seconds, extension.frames, before.fps, spec)
+    wish = Wish(
+        frame=extension.frame,
+        prompt=extension.prompt,
+        seed=extension.seed,
+        frames=frames,
+        refine=extension.refine,
+    )
+    check_model(spec, before.checkpoint)
+    longer = request_to_continue(before, video, wish, folder, services.refiner)
+    return Ordered(request=longer.request, notices=(*([notice] if notice else []), *longer.notices))
+
+
 def engine_of(order: Order, services: Services, *, has_references: bool = False) -> EngineSpec:
     """The engine that is meant; for `auto` the best one that is on this machine. Raises `InputError`."""
     if order.model != "auto":
@@ -170,13 +228,13 @@ def make_order(fields: Mapping[str, object]) -> Order:
         raise InputError(*mistakes_in(error)) from None
 
 
-def mistakes_in(error: ValidationError) -> Text:
-    """What is wrong with each field, and which fields there are where one is unknown."""
+def mistakes_in(error: ValidationError, fields: Iterable[str] = Order.model_fields) -> Text:
+    """What is wrong with each field, and which `fields` there are where one is unknown."""
     told: list[str] = []
     for each in error.errors(include_url=False, include_context=False):
         field = ".".join(str(part) for part in each["loc"]) or "body"
         if each["type"] == "extra_forbidden":
-            told.append(f"{field}: there is no such field. Allowed are {', '.join(Order.model_fields)}.")
+            told.append(f"{field}: there is no such field. Allowed are {', '.join(fields)}.")
         else:
             told.append(f"{field} {_shown(each['input'])}: {each['msg']}.")
     return Text(" ".join(told), f"字段有误：{' '.join(told)}")
@@ -199,16 +257,15 @@ def _resolution_of(order: Order) -> str | None:
     return order.size or order.resolution
 
 
-def _frames_of(order: Order, spec: EngineSpec) -> tuple[int | None, Text | None]:
+def frames_in(seconds: float | None, frames: int | None, fps: int, spec: EngineSpec) -> tuple[int | None, Text | None]:
     """The number of frames that was asked for, and what to say where seconds could not be met exactly."""
-    if order.seconds is None:
-        return order.frames, None
-    if order.frames is not None:
+    if seconds is None:
+        return frames, None
+    if frames is not None:
         raise RequestError(
-            f"{order.seconds:g} seconds and {order.frames} frames: they say the same thing. Give one of them.",
-            f"同时给出了 {order.seconds:g} 秒和 {order.frames} 帧：两者含义相同。请只给一个。",
+            f"{seconds:g} seconds and {frames} frames: they say the same thing. Give one of them.",
+            f"同时给出了 {seconds:g} 秒和 {frames} 帧：两者含义相同。请只给一个。",
         )
-    fps = preset_of(spec, order.preset).fps if order.fps is None else order.fps
     if fps < 1:
         # The check of the whole request says what is allowed.
         return None, None
@@ -216,20 +273,19 @@ def _frames_of(order: Order, spec: EngineSpec) -> tuple[int | None, Text | None]
     shortest, longest = legal[0] / fps, legal[-1] / fps
     # Half a step around the ends still means the end.
     margin = legal.step / 2 / fps
-    if not shortest - margin <= order.seconds <= longest + margin:
+    if not shortest - margin <= seconds <= longest + margin:
         raise RequestError(
-            f"{order.seconds:g} seconds: {spec.id} makes {shortest:.2f} to {longest:.2f} s at {fps} frames per second. "
+            f"{seconds:g} seconds: {spec.id} makes {shortest:.2f} to {longest:.2f} s at {fps} frames per second. "
             "Choose a length in between.",
-            f"{order.seconds:g} 秒：{spec.id} 在每秒 {fps} 帧时可生成 {shortest:.2f} 到 {longest:.2f} 秒。"
-            "请选择其间的时长。",
+            f"{seconds:g} 秒：{spec.id} 在每秒 {fps} 帧时可生成 {shortest:.2f} 到 {longest:.2f} 秒。请选择其间的时长。",
         )
-    wished = order.seconds * fps
+    wished = seconds * fps
     frames = min(legal, key=lambda count: abs(count - wished))
     if math.isclose(frames, wished):
         return frames, None
     made = frames / fps
     return frames, Text(
-        f"{order.seconds:g} s is not a length that {spec.id} makes at {fps} frames per second; the nearest is "
+        f"{seconds:g} s is not a length that {spec.id} makes at {fps} frames per second; the nearest is "
         f"{made:.2f} s, {frames} frames.",
-        f"{spec.id} 在每秒 {fps} 帧时无法正好生成 {order.seconds:g} 秒；最接近的是 {made:.2f} 秒，{frames} 帧。",
+        f"{spec.id} 在每秒 {fps} 帧时无法正好生成 {seconds:g} 秒；最接近的是 {made:.2f} 秒，{frames} 帧。",
     )

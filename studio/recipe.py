@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -15,6 +15,7 @@ from i2v_pipeline.specs import EngineSpec, Preset
 from i2v_pipeline.tokens import token_counter
 from i2v_pipeline.types import (
     AddedElement,
+    Aftercare,
     Device,
     Expert,
     Fit,
@@ -62,6 +63,7 @@ class Choice:
     checkpoint: Path | None = None
     device: Device | Literal["auto"] = "auto"
     precision: Precision | Literal["auto"] = "auto"
+    aftercare: Aftercare = field(default_factory=Aftercare)
 
 
 def size_of(spec: EngineSpec, resolution: str, source_width: int, source_height: int) -> tuple[int, int]:
@@ -123,7 +125,7 @@ def compose(
         fit=choice.fit or spec.takes.fits[0],
         frames=preset.frames if choice.frames is None else choice.frames,
         fps=preset.fps if choice.fps is None else choice.fps,
-        seed=secrets.randbelow(SEED_LIMIT) if choice.seed is None else choice.seed,
+        seed=fresh_seed() if choice.seed is None else choice.seed,
         negative_prompt=default_negative(spec, motion) if choice.negative_prompt is None else choice.negative_prompt,
         preset=choice.preset,
         steps=preset.steps if choice.steps is None else choice.steps,
@@ -137,7 +139,13 @@ def compose(
         checkpoint=choice.checkpoint,
         device=choice.device,
         precision=choice.precision,
+        aftercare=choice.aftercare,
     )
+
+
+def fresh_seed() -> int:
+    """A seed that nobody chose."""
+    return secrets.randbelow(SEED_LIMIT)
 
 
 def preset_of(spec: EngineSpec, name: PresetName) -> Preset:

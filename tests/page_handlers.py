@@ -27,6 +27,7 @@ FIELDS = (
     "image", "prompt", "engine", "preset", "resolution", "frames", "fps", "steps", "guidance", "seed", "fit",
     "negative_prompt", "guidance_schedule", "scheduler", "flow_shift", "loras", "last_image", "embed_source",
     "image_2", "image_3", "subject_1", "subject_2", "subject_3", "alone_1", "alone_2", "alone_3",
+    "double_rate", "ending",
 )  # fmt: skip
 VIEW = (
     "shown", "client", "draft", "proposal", "planned", "count", "plan", "refine_panel", "use_refined", "keep_mine",
@@ -39,6 +40,7 @@ FORM = {
     "guidance_schedule": "", "scheduler": "", "flow_shift": "", "loras": [], "last_image": None, "embed_source": True,
     "image_2": None, "image_3": None, "subject_1": "", "subject_2": "", "subject_3": "",
     "alone_1": False, "alone_2": False, "alone_3": False,
+    "double_rate": False, "ending": "plain",
     "pictures": None, "each_line": False, "proposal": None,
 }  # fmt: skip
 REQUEST = GenerationRequest(

@@ -21,11 +21,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from running_studio import ROOT, RunningStudio
 
-from i2v_pipeline.types import GenerationRequest, Motion, PromptOrigin, StageName
+from i2v_pipeline.errors import InputError
+from i2v_pipeline.images import open_picture
+from i2v_pipeline.presets import load_presets
+from i2v_pipeline.types import Aftercare, GenerationRequest, Motion, PromptOrigin, StageName
 from i2v_pipeline.video import probe_video
+from prompt_refiner import RefinerSettings
 from studio.api.body import MAX_BODY, CreateVideo
 from studio.api.wire import percent_of, status_of, video_of
-from studio.jobs.store import OVER, Job, JobProgress
+from studio.jobs.store import OVER, Job, JobProgress, JobStore
+from studio.orders import Extension, make_order, read_order
+from studio.page.services import Services
 
 # The client calls its own videos methods old; other servers speak them all the same.
 pytestmark = pytest.mark.filterwarnings("ignore:The Sora API:DeprecationWarning")
@@ -221,12 +227,16 @@ def test_the_document_tells_every_path_and_every_field(studio: RunningStudio) ->
     told = {path: set(methods) for path, methods in document["paths"].items()}
     assert told == {
         "/videos": {"get", "post"},
+        "/videos/extensions": {"post"},
         "/videos/{video_id}": {"get", "delete"},
         "/videos/{video_id}/content": {"get"},
     }
     bodies = document["paths"]["/videos"]["post"]["requestBody"]["content"]
     for kind in ("application/json", "multipart/form-data"):
         assert set(bodies[kind]["schema"]["properties"]) == set(CreateVideo.model_fields)
+    bodies = document["paths"]["/videos/extensions"]["post"]["requestBody"]["content"]
+    for kind in ("application/json", "multipart/form-data"):
+        assert set(bodies[kind]["schema"]["properties"]) == set(Extension.model_fields)
     answers = document["paths"]["/videos"]["post"]["responses"]
     assert set(answers) == {"200", "4XX", "5XX"}
     references = {part.partition('"')[0] for part in json.dumps(document).split('"$ref": "#/components/schemas/')[1:]}
@@ -343,6 +353,19 @@ def test_progress_never_goes_back_and_is_whole_only_when_the_video_is_done(momen
     assert all(0 <= percent < 100 for percent in told)
     assert percent_of(replace(JOB, progress=JobProgress(stage="write", step=0, steps=0))) < 100
     assert percent_of(replace(JOB, state="done")) == 100
+
+
+def test_what_after_care_makes_of_a_video_is_what_is_told_of_it(tmp_path: Path) -> None:
+    services = Services(store=JobStore(tmp_path), engines=load_presets(), refiner=RefinerSettings(), examples=())
+    cat = ROOT / "examples" / "cat.jpg"
+    fields = {"prompt": "p", "model": "camera", "frames": 9, "fps": 8, "refine": "off"}
+    order = make_order({**fields, "double_rate": True, "ending": "boomerang"})
+    request = read_order(order, [(open_picture(cat), cat)], services).request
+    assert request.aftercare == Aftercare(double_rate=True, ending="boomerang")
+    told = video_of(replace(JOB, request=request))
+    assert (told.frames, told.fps, told.seconds) == (32, 16, "2")
+    with pytest.raises(InputError, match="ending"):
+        make_order({"prompt": "p", "ending": "spiral"})
 
 
 @pytest.mark.parametrize("state", sorted(OVER - {"done"}))

@@ -140,6 +140,22 @@ def test_the_weights_take_what_they_take_in_the_types_of_the_engine(engine_id):
         assert predicted == pytest.approx(weight_bytes(engine_id, name), rel=FLOPS_TOLERANCE), name
 
 
+@pytest.mark.parametrize("engine_id", [spec.id for spec in load_presets().values() if spec.diffusion is not None])
+def test_what_streams_and_what_fp8_leaves_is_counted_on_the_classes(engine_id):
+    from bench.counting import cast_parameters, component
+    from i2v_pipeline.engines.streaming import layers_of
+
+    for name, streaming in job_for(engine_id).streams.items():
+        if name not in job_for(engine_id).weights:
+            continue
+        model = component(engine_id, name)
+        layers = [sum(each.numel() for each in layer.parameters()) for layer in layers_of(model)]
+        whole = sum(each.numel() for each in model.parameters())
+        assert (streaming.outside, streaming.largest_layer) == (whole - sum(layers), max(layers)), name
+        if streaming.kept_in_fp8:
+            assert streaming.kept_in_fp8 == whole - cast_parameters(model)
+
+
 @pytest.mark.parametrize(("scheduler", "steps"), [("unipc", 40), ("unipc", 13), ("euler", 4), ("euler", 9)])
 @pytest.mark.parametrize("flow_shift", [3.0, 5.0])
 def test_each_expert_has_the_steps_that_its_scheduler_gives_it(scheduler, steps, flow_shift):

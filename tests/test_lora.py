@@ -19,6 +19,7 @@ from i2v_pipeline.presets import load_presets  # noqa: E402
 from i2v_pipeline.types import LoraRef  # noqa: E402
 
 pytestmark = pytest.mark.diffusion
+CPU = torch.device("cpu")
 
 RANK, ALPHA = 4, 2.0
 PARTS = {"to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "o"}
@@ -81,7 +82,7 @@ def test_every_style_adds_what_the_formula_says(transformer, tmp_path, style, we
     model = transformer(WAN_5B)
     made, before = matrices(model), weights_of(model)
     path = file_of(tmp_path, style, made)
-    assert fuse(model, open_loras([LoraRef(source=str(path), weight=weight)]), "high") == []
+    assert fuse(model, open_loras([LoraRef(source=str(path), weight=weight)]), "high", CPU) == []
     for name, after in weights_of(model).items():
         layer = name.removesuffix(".weight")
         change = weight * ALPHA / RANK * (made[layer][1] @ made[layer][0]) if layer in made else 0
@@ -97,7 +98,7 @@ def test_the_fused_weights_are_those_of_diffusers_own_loader(tiny_checkpoint, tr
     pipeline.fuse_lora(components=["transformer"])
     pipeline.unload_lora_weights()
     model = transformer(WAN_5B)
-    fuse(model, open_loras([LoraRef(source=str(path), weight=0.8)]), "high")
+    fuse(model, open_loras([LoraRef(source=str(path), weight=0.8)]), "high", CPU)
     theirs = pipeline.transformer.state_dict()
     for name, ours in model.state_dict().items():
         assert torch.allclose(ours, theirs[name], atol=1e-6), name
@@ -109,8 +110,8 @@ def test_several_loras_add_up_and_their_order_does_not_matter(transformer, tmp_p
         LoraRef(source=str(file_of(tmp_path, style, matrices(models[0], seed), f"{seed}.safetensors")), weight=weight)
         for seed, (style, weight) in enumerate((("diffusers", 0.7), ("kohya", -0.4)))
     ]
-    fuse(models[0], open_loras(refs), "high")
-    fuse(models[1], open_loras(refs[::-1]), "high")
+    fuse(models[0], open_loras(refs), "high", CPU)
+    fuse(models[1], open_loras(refs[::-1]), "high", CPU)
     for ours, theirs in zip(models[0].state_dict().values(), models[1].state_dict().values(), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-6)
 
@@ -123,7 +124,7 @@ def test_biases_and_whole_differences_are_added_too(transformer, tmp_path):
     stem = "diffusion_model.blocks.1"
     tensors = {f"{stem}.self_attn.q.diff_b": bias, f"{stem}.norm3.diff": weight, f"{stem}.norm3.diff_b": bias.clone()}
     save_file(tensors, tmp_path / "diff.safetensors")
-    fuse(model, open_loras([LoraRef(source=str(tmp_path / "diff.safetensors"), weight=2.0)]), "high")
+    fuse(model, open_loras([LoraRef(source=str(tmp_path / "diff.safetensors"), weight=2.0)]), "high", CPU)
     expected = {"attn1.to_q.bias": 0.5, "norm2.weight": 1.0, "norm2.bias": 0.5}
     for name, after in weights_of(model).items():
         assert torch.allclose(after, before[name] + expected.get(name.removeprefix("blocks.1."), 0.0))
@@ -176,7 +177,7 @@ def test_a_lora_for_a_larger_model_is_refused(transformer, tmp_path):
     made = {layer: (torch.zeros(4, 40), torch.zeros(40, 4)) for layer in LAYERS}
     path = file_of(tmp_path, "lightx2v", made)
     with pytest.raises(InputError, match=r"is for another model: its blocks\.0\."):
-        fuse(transformer(WAN_5B), open_loras([LoraRef(source=str(path))]), "high")
+        fuse(transformer(WAN_5B), open_loras([LoraRef(source=str(path))]), "high", CPU)
 
 
 def test_keys_without_a_place_are_counted_and_told(transformer, tmp_path):
@@ -185,7 +186,7 @@ def test_keys_without_a_place_are_counted_and_told(transformer, tmp_path):
     tensors = {f"{stem}.{part}.lora_down.weight": torch.ones(2, 24) for part in ("k_img", "nowhere")}
     tensors |= {f"{stem}.{part}.lora_up.weight": torch.ones(24, 2) for part in ("k_img", "nowhere")}
     save_file(tensors, tmp_path / "part.safetensors")
-    (finding,) = fuse(model, open_loras([LoraRef(source=str(tmp_path / "part.safetensors"))]), "high")
+    (finding,) = fuse(model, open_loras([LoraRef(source=str(tmp_path / "part.safetensors"))]), "high", CPU)
     assert (finding.code, finding.severity) == ("lora_partly_unknown", "warn")
     assert "2 keys" in finding.message.en and "cross_attn.nowhere" in finding.message.en
 

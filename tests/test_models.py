@@ -194,7 +194,7 @@ def test_a_folder_below_models_is_used_before_the_hubs_cache(here, spec):
     found = model_files.find_checkpoint(spec, None)
     assert (found.folder, found.revision) == (folder, None)
     assert state_of(spec).en == f"here, 0.0 GB: {folder}"
-    assert needs_of(spec).en == "704p, 121 frames, 24 fps; 16 to 44 GiB of GPU memory"
+    assert needs_of(spec).en == "704p, 121 frames, 24 fps; 7 to 44 GiB of GPU memory"
 
 
 def test_a_folder_below_models_that_is_not_whole_is_told_and_not_passed_over(here, spec):
@@ -226,7 +226,8 @@ def test_auto_is_the_largest_model_that_is_here_and_fits_the_machine_else_the_bu
     put(here / "models", engines[I2VGEN])
     put(here / "models", engines[A14B])
     assert best_engine(engines, machine_with(140.0)).id == A14B
-    assert best_engine(engines, machine_with(16.0)).id == I2VGEN
+    assert best_engine(engines, machine_with(16.0)).id == A14B
+    assert best_engine(engines, machine_with(7.5)).id == I2VGEN
     assert best_engine(engines, machine_with(2.0)).id == "camera"
     assert best_engine(engines, machine_with(None)).id == "camera"
     assert best_engine(engines, replace(machine_with(140.0), free_ram_gib=16.0)).id == I2VGEN

@@ -16,7 +16,7 @@ from PIL import Image
 from i2v_pipeline.errors import RequestError
 from i2v_pipeline.pipeline import EngineCache
 from i2v_pipeline.presets import load_presets
-from i2v_pipeline.types import GuidanceSchedule, LoraRef, Motion
+from i2v_pipeline.types import Aftercare, GuidanceSchedule, LoraRef, Motion
 from studio.jobs.store import Job, JobStore
 from studio.jobs.types import MAX_WAITING
 from studio.jobs.worker import run_job
@@ -159,6 +159,7 @@ def test_every_finer_setting_comes_back_into_the_form_as_it_was_chosen(loras: Pa
     chosen = {
         "guidance_schedule": "9..6.25@0-0.6,3.5", "scheduler": "euler", "flow_shift": "3.25", "embed_source": False,
         "loras": ["slow.safetensors:0.8@high", "ink.safetensors"], "last_image": str(FLOWER),
+        "double_rate": True, "ending": "boomerang",
     }  # fmt: skip
     values = {**FORM, "image": str(CAT), "engine": spec.id, "frames": 81, "fps": 16, "resolution": "480p", **chosen}
     request = compose(
@@ -167,6 +168,7 @@ def test_every_finer_setting_comes_back_into_the_form_as_it_was_chosen(loras: Pa
     )  # fmt: skip
     assert request.guidance == (GuidanceSchedule(first=9, last=6.25, end=0.6), 3.5)
     assert (request.scheduler, request.flow_shift, request.embed_source) == ("euler", 3.25, False)
+    assert request.aftercare == Aftercare(double_rate=True, ending="boomerang")
     assert request.loras == (
         LoraRef(source=str(loras / "slow.safetensors"), weight=0.8, expert="high"),
         LoraRef(source=str(loras / "ink.safetensors")),

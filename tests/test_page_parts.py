@@ -51,6 +51,7 @@ VALUES: dict[str, Any] = {
     "guidance_schedule": "", "scheduler": "", "flow_shift": "", "loras": [], "last_image": None, "embed_source": True,
     "image_2": None, "image_3": None, "subject_1": "", "subject_2": "", "subject_3": "",
     "alone_1": False, "alone_2": False, "alone_3": False,
+    "double_rate": False, "ending": "plain",
 }  # fmt: skip
 
 
@@ -167,12 +168,15 @@ def test_a_draft_comes_back_as_it_was_kept(services: Services) -> None:
     kept = draft.read(draft.write(VALUES, proposal), services)
     assert kept == draft.Draft(values=VALUES, proposal=proposal)
     assert from_json(to_json(proposal)) == proposal
+    earlier = {name: value for name, value in VALUES.items() if name not in ("double_rate", "ending")}
+    assert draft.read(draft.write(earlier, None), services) == draft.Draft(values=VALUES, proposal=None)
 
 
 @pytest.mark.parametrize(
     "kept",
     [None, 7, {}, {"values": []}, {"values": {**VALUES, "engine": "gone"}}, {"values": {**VALUES, "preset": []}},
-     {"values": {**VALUES, "prompt": 3}}, {"values": {**VALUES, "frames": "many"}}],
+     {"values": {**VALUES, "prompt": 3}}, {"values": {**VALUES, "frames": "many"}},
+     {"values": {**VALUES, "double_rate": "yes"}}, {"values": {**VALUES, "ending": "spiral"}}],
 )  # fmt: skip
 def test_a_draft_of_another_time_is_left_alone(kept: object, services: Services) -> None:
     assert draft.read(kept, services) is None

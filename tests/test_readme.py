@@ -22,7 +22,7 @@ VARIABLES = sorted(set(re.findall(r"\b([A-Z][A-Z0-9_]+)=", README + ENV_EXAMPLE)
 
 def test_the_readme_shows_each_command_of_the_command_line() -> None:
     assert {command.split()[0] for command in COMMANDS} == {
-        *("serve", "generate", "check", "inspect", "rerun", "strip", "refine", "plan", "models", "doctor"),
+        *("serve", "generate", "check", "inspect", "continue", "rerun", "strip", "refine", "plan", "models", "doctor"),
     }
 
 

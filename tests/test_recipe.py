@@ -22,6 +22,8 @@ from i2v_pipeline.recipe import MAX_REPORT_BYTES, missing_parts, read_recipe, re
 from i2v_pipeline.report import Measured, OutputFacts, Run, build_report
 from i2v_pipeline.types import (
     AddedElement,
+    Aftercare,
+    Continuation,
     GenerationRequest,
     GuidanceSchedule,
     LoraRef,
@@ -34,7 +36,7 @@ from i2v_pipeline.types import (
 )
 from i2v_pipeline.video import finish_video, write_video
 
-PICTURE, LAST = Path("first.png"), Path("last.webp")
+PICTURE, LAST, BEFORE = Path("first.png"), Path("last.webp"), Path("before.mp4")
 REQUEST = GenerationRequest(
     engine="wan2.2-i2v-a14b",
     images=(PICTURE,),
@@ -69,9 +71,11 @@ REQUEST = GenerationRequest(
     checkpoint=Path("models/mine"),
     device="cpu",
     precision="bf16",
+    continues=Continuation(video=BEFORE, frame=20),
 )
-"""Every field differs from its default, but for what an engine with a first picture has not."""
+"""Every field differs from its default, but for what an engine with a first picture or a longer video has not."""
 OTHER = Path("second.jpg")
+WITH_AFTERCARE = replace(REQUEST, aftercare=Aftercare(double_rate=True, ending="boomerang"), continues=None)
 OF_REFERENCES = replace(
     REQUEST,
     engine="kaleido-14b-s2v",
@@ -83,6 +87,7 @@ OF_REFERENCES = replace(
     guidance=6.0,
     loras=(),
     last_image=None,
+    continues=None,
 )
 
 
@@ -122,12 +127,31 @@ def report_of(request: GenerationRequest) -> dict[str, Any]:
             stages=(),
             bound_seconds=0,
         ),
-        measured=Measured(stage_seconds={}, wall_seconds=1, peak_ram_gib=1),
-        output=OutputFacts(width=832, height=480, frames=33, fps=24, codec="h264", frames_sha256="0" * 64),
+        measured=Measured(
+            stage_seconds={}, wall_seconds=1, peak_ram_gib=1, ram_before_gib=1, ram_after_gib=1, attempts=[]
+        ),
+        output=OutputFacts(
+            width=832, height=480, frames=33, fps=24, codec="h264", frames_sha256="0" * 64, aftercare={}
+        ),
         quality={},
         shown_path="v.mp4",
+        continuation=chain_of(request) if request.continues else None,
     )
     return json.loads(json.dumps(build_report(run, 100)))
+
+
+def chain_of(request: GenerationRequest) -> dict[str, Any]:
+    """Two clips: one like the request, and the request's own."""
+    recipe = report_of(replace(request, continues=None))
+    clip = {"created": "", "seed": 1, "prompt": "", "encoded": 1, "join": None}
+    before = {"continued_at": 20, "video_sha256": "0" * 64, "video_bytes": 1, "frames_sha256": "0" * 64}
+    own = dict.fromkeys((*before, "recipe"))
+    return {
+        "clips": [
+            {**clip, **before, "job": "0", "frames": [0, 20], "recipe": recipe},
+            {**clip, **own, "job": "1", "frames": [21, 52]},
+        ]
+    }
 
 
 @pytest.fixture(scope="module")
@@ -169,11 +193,12 @@ def test_every_field_of_a_request_comes_back_from_its_report() -> None:
         engine=REQUEST.engine, images=REQUEST.images, prompt="", motion=Motion(), resolution="", width=0, height=0,
         origin=PromptOrigin(typed="", refined="", source="typed"), fit="crop", frames=0, fps=0, seed=0,
     )  # fmt: skip
-    assert all(getattr(REQUEST, name) != getattr(plain, name) for name in default_free)
-    back = request_from_report(
-        report_of(REQUEST), PICTURE, last_picture=REQUEST.last_image, checkpoint=REQUEST.checkpoint
-    )
-    assert back == REQUEST
+    changed = {name for name in default_free if getattr(REQUEST, name) != getattr(plain, name)}
+    assert changed == default_free - {"aftercare"} and WITH_AFTERCARE.aftercare != plain.aftercare
+    files = {"last_picture": REQUEST.last_image, "checkpoint": REQUEST.checkpoint, "continued_video": BEFORE}
+    assert request_from_report(report_of(REQUEST), PICTURE, **files) == REQUEST
+    del files["continued_video"]
+    assert request_from_report(report_of(WITH_AFTERCARE), PICTURE, **files) == WITH_AFTERCARE
     assert (
         request_from_report(report_of(OF_REFERENCES), PICTURE, references=[OTHER], checkpoint=REQUEST.checkpoint)
         == OF_REFERENCES
@@ -185,7 +210,7 @@ def test_every_field_of_a_request_comes_back_from_its_report() -> None:
     [1.0, 4, GuidanceSchedule(first=9.0, last=6.0), (3.5, 1.0), (2.0, GuidanceSchedule(first=2.0, last=2.0, end=0.5))],
 )
 def test_every_kind_of_guidance_comes_back(guidance: Any) -> None:
-    request = replace(REQUEST, guidance=guidance)
+    request = replace(REQUEST, guidance=guidance, continues=None)
     back = request_from_report(report_of(request), PICTURE, last_picture=LAST, checkpoint=REQUEST.checkpoint)
     assert back == request
 
@@ -290,6 +315,7 @@ def test_a_report_of_a_newer_studio_is_told_as_such(refused: Callable[[bytes], s
         (("engine", "id"), "../../etc"),
         (("image", "sha256"), "abc"),
         (("output", "frames_sha256"), None),
+        (("continuation", "clips"), [{}]),
     ],
 )
 def test_a_value_that_makes_no_sense_is_told_with_its_place(

@@ -25,7 +25,7 @@ from tiny_models import KALEIDO, VACE, WAN_5B, frames_of, picture_for, request_f
 from i2v_pipeline.engines.diffusion import DiffusionEngine  # noqa: E402
 from i2v_pipeline.engines.family import Inputs  # noqa: E402
 from i2v_pipeline.engines.references import ReferenceRotary  # noqa: E402
-from i2v_pipeline.errors import InputError  # noqa: E402
+from i2v_pipeline.errors import InputError, Paused  # noqa: E402
 from i2v_pipeline.planning.modes import mode_called  # noqa: E402
 from i2v_pipeline.presets import load_presets  # noqa: E402
 from i2v_pipeline.specs import ReferenceSpec  # noqa: E402
@@ -286,6 +286,23 @@ def test_a_lora_of_the_text_to_video_model_changes_the_frames_and_leaves_no_trac
     styled = replace(request, loras=(LoraRef(source=str(tmp_path / "style.safetensors")),))
     assert not np.array_equal(plain, frames_of(engine, styled))
     assert np.array_equal(plain, frames_of(engine, request))
+
+
+def test_a_saved_state_of_another_second_reference_is_not_gone_on_with(make, kaleido, tmp_path):
+    engine, request, state = make(load_presets()[KALEIDO]), kaleido(), tmp_path / "state.safetensors"
+    picture = picture_for(request)
+    other = replace(picture, others=(picture_for(request, seed=9),))
+
+    def stop(progress):
+        if (progress.stage, progress.step) == ("denoise", 2):
+            raise Paused
+
+    with pytest.raises(Paused):
+        list(engine.generate(request, picture, stop, state))
+    fresh = np.concatenate(list(engine.generate(request, other, lambda _: None)))
+    after = np.concatenate(list(engine.generate(request, other, lambda _: None, state)))
+    assert np.array_equal(fresh, after) and "resumed_at_step" not in engine.facts()
+    assert "state_not_used" in [finding.code for finding in engine.findings()]
 
 
 # --- VACE -------------------------------------------------------------------------------------------------------------

@@ -13,20 +13,10 @@ import numpy as np
 import pytest
 from video_frames import moving, psnr
 
+from i2v_pipeline.differences import Difference, Psnr, find_differences, measure_psnr
 from i2v_pipeline.errors import InputError
 from i2v_pipeline.pipeline import EngineCache, Outputs, run, write_json
-from i2v_pipeline.rerun import (
-    Difference,
-    Given,
-    Psnr,
-    Rerun,
-    describe,
-    find_differences,
-    find_original,
-    measure_psnr,
-    request_of,
-    rerun,
-)
+from i2v_pipeline.rerun import Given, Rerun, describe, find_original, request_of, rerun
 from i2v_pipeline.types import GenerationRequest, LoraRef, Motion, PromptOrigin
 from studio.cli import main
 

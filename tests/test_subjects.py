@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from page_handlers import FORM, Studio
 from PIL import Image
 from tiny_models import KALEIDO, VACE, VACE_14B, request_for
 
@@ -24,7 +25,9 @@ from i2v_pipeline.rerun import Given, find_original, rerun
 from i2v_pipeline.subjects import open_references, prepare_reference
 from i2v_pipeline.types import Subject, Text
 from studio.checking import find_findings
-from studio.cli import main
+from studio.cli import main, parse
+from studio.given_pictures import given_by
+from studio.jobs.store import JobStore
 from studio.models import best_engine, best_reference_engine, state_of
 from studio.plans import Hypothesis, machine_like
 from studio.recipe import Choice, style_of
@@ -218,6 +221,40 @@ def test_a_command_with_wrong_references_says_what_is_allowed(capsys, monkeypatc
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
     assert main(["generate", *arguments, "--refine", "off"]) == 2
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "images", "names"),
+    [
+        (["cat.png", "--seed", "3", "a cat dances"], ["cat.png"], []),
+        (["--seed", "3", "cat.png", "a cat dances"], ["cat.png"], []),
+        (["a cat dances", "--reference", "a.png"], ["a.png"], [""]),
+        (["--reference", "a.png", "--reference", "the dog=b.png", "a cat dances"], ["a.png", "b.png"], ["", "the dog"]),
+        (["first.png", "a cat dances", "--reference", "猫=a.png"], ["first.png", "a.png"], ["", "猫"]),
+        (["a cat dances", "--reference", r"dog=C:\pictures\b.png"], [r"C:\pictures\b.png"], ["dog"]),
+    ],
+)
+def test_picture_prompt_and_references_are_read_in_any_order(words, images, names):
+    given = given_by(parse(["generate", *words]))
+    assert given.prompt == "a cat dances"
+    assert [str(image) for image in given.images] == images
+    assert [subject.name for subject in given.subjects] == names
+
+
+def test_words_too_many_and_unknown_options_are_refused(capsys):
+    for words in (["a.png", "prompt", "more"], ["a.png", "prompt", "--unknown", "3"]):
+        with pytest.raises(SystemExit):
+            parse(["generate", *words])
+        assert "unrecognized arguments" in capsys.readouterr().err
+
+
+def test_the_page_says_what_a_reference_engine_lacks_before_generate(tmp_path, monkeypatch):
+    monkeypatch.setenv("STUDIO_MODELS", str(tmp_path))
+    studio = Studio.on(JobStore(tmp_path / "data"))
+    form = {**FORM, "engine": KALEIDO, "resolution": "512p", "frames": 81, "fps": 16, "steps": 50, "guidance": 6.0}
+    card = studio.form.plan({**form, "planned": 0, "count": 1}, studio.open())["plan"]
+    assert "models convert kaleido" in card and "896 × 512" in card
+    assert "左右各加" in card and "白边" in card
 
 
 def test_a_plan_counts_references(capsys, monkeypatch):

@@ -24,9 +24,10 @@ from transformers import CLIPImageProcessorPil, CLIPVisionModel, UMT5EncoderMode
 
 from i2v_pipeline.denoise import to_uint8
 from i2v_pipeline.engines.cache import ConditioningCache
-from i2v_pipeline.engines.family import Inputs, OnLoad, noise, to_signed
+from i2v_pipeline.engines.family import Inputs, OnLoad, TileDone, noise, to_signed
 from i2v_pipeline.engines.loading import Parts
 from i2v_pipeline.engines.preview_factors import WAN_21, WAN_22
+from i2v_pipeline.engines.wan_tiles import decode_in_tiles
 from i2v_pipeline.errors import InputError
 from i2v_pipeline.guidance import is_ever_guided
 from i2v_pipeline.prompts import clean_prompt
@@ -215,10 +216,10 @@ class Wan:
         is_larger = max(latents.shape[3:]) * vae.config.scale_factor_spatial > side
         return side if self._parts.mode.tiled and is_larger else None
 
-    def decode(self, latents: Tensor, conditioning: Conditioning) -> Iterator[U8Frames]:
+    def decode(self, latents: Tensor, conditioning: Conditioning) -> Iterator[U8Frames | TileDone]:
         return self.decode_latents(latents if conditioning.mask is None else _with_first_frame(latents, conditioning))
 
-    def decode_latents(self, latents: Tensor) -> Iterator[U8Frames]:
+    def decode_latents(self, latents: Tensor) -> Iterator[U8Frames | TileDone]:
         """One frame, then four at a time: the VAE is causal, so each latent frame is decoded as it would be in a row.
 
         The same operations as `AutoencoderKLWan.decode` without tiling, which would hold the whole video in floats. In
@@ -227,13 +228,11 @@ class Wan:
         tile_side = self.tile_side(latents)
         vae = self._parts.get("vae", lambda _: None)
         mean, scale = _statistics(vae, latents.device, self._parts.dtypes["vae"])
-        latents = latents.to(self._parts.dtypes["vae"]) / scale + mean
+        latents = (latents.to(self._parts.dtypes["vae"]) / scale + mean).to(vae.post_quant_conv.weight.dtype)
         vae.clear_cache()
         try:
             if tile_side is not None:
-                with torch.inference_mode():
-                    video = vae.tiled_decode(latents).sample[0]
-                yield from (to_uint8(video[:, index : index + 1]) for index in range(video.shape[1]))
+                yield from decode_in_tiles(vae, latents)
                 return
             with torch.inference_mode():
                 hidden = vae.post_quant_conv(latents)

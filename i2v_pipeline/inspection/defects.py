@@ -65,6 +65,19 @@ class Flag:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Compared:
+    """A frame against the same places of an earlier one.
+
+    `sharpness` is a share of the earlier one's, `distance` how far half of the places are off in colour (CIE76), and
+    `shift` by what: the median of each channel's change in L*a*b*.
+    """
+
+    sharpness: float
+    distance: float
+    shift: Values
+
+
+@dataclass(frozen=True, kw_only=True)
 class Seen:
     """What is kept of each frame: luma at the size of the work, a small L*a*b* picture, mean luma, darkness.
 
@@ -196,10 +209,10 @@ def _against_first(
         is_next = last == index - 1
         pair = pairs[last] if is_next else measure_pair(seen[last].luma, seen[index].luma, scale=first.scale)
         place, last = matrix_of(pair, first.luma.shape) @ place, index
-        compared = _compare(first, seen[index], place)
+        compared = compare_places(first, seen[index], place)
         if compared is not None:
-            sharp.append((index, compared[0]))
-            drifted.append((index, compared[1]))
+            sharp.append((index, compared.sharpness))
+            drifted.append((index, compared.distance))
     return [
         ("blur", _lasting([index for index, share in sharp if share < BLUR_SHARE], sharp)),
         ("color_drift", _lasting([index for index, delta in drifted if delta > DRIFT_DELTA_E], drifted)),
@@ -213,9 +226,9 @@ def _lasting(bad: list[int], compared: Sequence[tuple[int, float]]) -> list[int]
     return bad if len(last) == LASTING_FRAMES and set(last) <= set(bad) else []
 
 
-def _compare(first: Seen, now: Seen, place: npt.NDArray[np.float64]) -> tuple[float, float] | None:
-    """Sharpness of `now` as a share of the first frame's, and the colours' distance, where both show the same; None
-    where too little of the first frame is left."""
+def compare_places(first: Seen, now: Seen, place: npt.NDArray[np.float64]) -> Compared | None:
+    """`now` against `first` where both show the same, `place` leading from one to the other; None where too little of
+    the first frame is left."""
     height, width = now.luma.shape
     there = cv2.warpAffine(
         first.luma, place[:2], (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT, borderValue=0
@@ -224,7 +237,7 @@ def _compare(first: Seen, now: Seen, place: npt.NDArray[np.float64]) -> tuple[fl
     inside = cv2.erode(inside.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
     if inside.mean() < 0.2:
         return None
-    share = _sharpness(now.luma, inside) / max(_sharpness(there.astype(np.uint8), inside), 1e-6)
+    share = sharpness_of(now.luma, inside) / max(sharpness_of(there.astype(np.uint8), inside), 1e-6)
     small = (first.colours.shape[1], first.colours.shape[0])
     shrink = np.diag([small[0] / width, small[1] / height, 1.0])
     matrix = (shrink @ place @ np.linalg.inv(shrink))[:2]
@@ -233,14 +246,16 @@ def _compare(first: Seen, now: Seen, place: npt.NDArray[np.float64]) -> tuple[fl
     if not shown.any():
         return None
     # Half of the places are not covered by something that walks through the picture.
-    distance = np.linalg.norm(cv2.blur(now.colours - moved, (5, 5))[shown], axis=1)
-    return share, float(np.median(distance))
+    change = cv2.blur(now.colours - moved, (5, 5))[shown]
+    distance = float(np.median(np.linalg.norm(change, axis=1)))
+    return Compared(sharpness=share, distance=distance, shift=np.median(change, axis=0))
 
 
-def _sharpness(luma: Luma, inside: npt.NDArray[np.bool_]) -> float:
+def sharpness_of(luma: Luma, inside: npt.NDArray[np.bool_] | None = None) -> float:
     """How steep the steepest twentieth of the picture is: Laplacian of a Gaussian, which grain does not pass."""
     smooth = cv2.GaussianBlur(luma.astype(np.float32), (0, 0), EDGE_SIGMA_PX)
-    return float(np.percentile(np.abs(cv2.Laplacian(smooth, cv2.CV_32F))[inside], 95))
+    steepness = np.abs(cv2.Laplacian(smooth, cv2.CV_32F))
+    return float(np.percentile(steepness if inside is None else steepness[inside], 95))
 
 
 def _jumps(ways: Ways, pairs: Sequence[PairMotion], odd: set[int]) -> dict[int, float]:

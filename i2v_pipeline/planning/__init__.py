@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from i2v_pipeline.planning.aftercare import with_aftercare
 from i2v_pipeline.planning.alternatives import standard_request
 from i2v_pipeline.planning.camera import plan_camera
 from i2v_pipeline.planning.diffusion import plan_diffusion
@@ -16,8 +17,8 @@ from i2v_pipeline.types import Alternative, GenerationRequest, Plan
 def plan_run(spec: EngineSpec, request: GenerationRequest, machine: Machine, *, to_fetch_bytes: int = 0) -> Plan:
     """What `request` is expected to take on `machine`, where `to_fetch_bytes` of the model are not there yet."""
     if spec.diffusion is None:
-        return plan_camera(request, machine)
-    plan = plan_diffusion(spec, spec.diffusion, request, machine, to_fetch_bytes)
+        return with_aftercare(plan_camera(request, machine), request, machine)
+    plan = with_aftercare(plan_diffusion(spec, spec.diffusion, request, machine, to_fetch_bytes), request, machine)
     if plan.fits or spec.takes.references:
         # A camera that moves through one picture is no way to bring the subjects of several together.
         return plan

@@ -52,9 +52,21 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+class Streaming(_Strict):
+    """What of a part lies on the card while its layers pass through: parameters outside of them, and the largest.
+
+    `kept_in_fp8` are those that stay as they are where the rest is kept in fp8.
+    """
+
+    outside: Count
+    largest_layer: Count
+    kept_in_fp8: Count = 0
+
+
 class Encoder(_Strict):
     """Reads one prompt or one picture."""
 
+    streaming: Streaming
     flops: Amount
     attention_flops: Amount
     elementwise: Amount
@@ -115,6 +127,7 @@ class Transformer(_Strict):
     VACE has `control_layers` more of the same kind, which read `control_channels` of their own.
     """
 
+    streaming: Streaming
     width: Count
     inner_width: Count
     layers: Count
@@ -176,6 +189,7 @@ class _UnetAttention(_Strict):
 class Unet(_Strict):
     """I2VGen-XL's UNet: convolutions over space and time, attention over space, time and the prompt."""
 
+    streaming: Streaming
     flops: _UnetFlops
     attention: _UnetAttention
     elementwise_per_pixel_and_frame: Amount

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from i2v_pipeline.guidance import NO_GUIDANCE, strength_at
-from i2v_pipeline.planning.architectures import Architecture, Unet, Work, load_architectures
+from i2v_pipeline.planning.architectures import Architecture, Streaming, Unet, Work, load_architectures
 from i2v_pipeline.planning.devices import AttentionKernel, Device
 from i2v_pipeline.planning.modes import Mode
 from i2v_pipeline.specs import DiffusionSpec, EngineSpec
@@ -38,10 +38,12 @@ TILED_FLOPS = 1.63
 """Tiles of 256 pixels every 192 overlap."""
 STREAMED_LAYERS = 2
 """On the card at once: the one that computes and the one that arrives."""
-PINNED_COPIES = 2.0
-"""What layers that stream take in RAM: as loaded, and pinned for the copy."""
-_WANS = ("wan", "references", "vace")
-"""The families with Wan's VAE, which stays in fp32."""
+STREAMED_FP8_LAYERS = 3
+"""What was widened to compute is narrowed again beside where it came from."""
+CAST_BYTES = 6
+"""Moved for each weight in fp8 in each pass: read and widened before it computes, read and narrowed after."""
+HALF_WIDTH = 2
+"""Bytes of a number in fp16 or bf16; one in fp8 takes half of that."""
 _ENCODERS = ("text_encoder", "image_encoder")
 _DENOISERS = ("transformer", "transformer_2", "unet")
 
@@ -59,7 +61,10 @@ EAGER = Tuning()
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What the request computes: each part's work, how often, and the weights in bytes by component."""
+    """What the request computes: each part's work, how often, and the weights in bytes by component.
+
+    `streams` are the parts whose layers can pass through the card. `is_fp8` where fp8 was asked for.
+    """
 
     encode: Work
     vae_encode: Work
@@ -69,34 +74,16 @@ class Job:
     steps: int
     decode: Work
     weights: Mapping[str, float]
+    streams: Mapping[str, Streaming]
     disk_bytes: int
     tile: Work
-    layers: int
     is_batched: bool
     is_half: bool
+    is_fp8: bool
     is_half_vae: bool
+    may_halve_vae: bool
     pixels: int
     frames: int
-
-    @property
-    def encoders(self) -> float:
-        return sum(self.weights.get(name, 0.0) for name in _ENCODERS)
-
-    @property
-    def largest_encoder(self) -> float:
-        return max(self.weights.get(name, 0.0) for name in _ENCODERS)
-
-    @property
-    def denoisers(self) -> float:
-        return sum(self.weights.get(name, 0.0) for name in _DENOISERS)
-
-    @property
-    def largest_denoiser(self) -> float:
-        return max(self.weights.get(name, 0.0) for name in _DENOISERS)
-
-    @property
-    def vae(self) -> float:
-        return self.weights["vae"]
 
     @property
     def flops(self) -> float:
@@ -124,11 +111,12 @@ def job_of(spec: EngineSpec, diffusion: DiffusionSpec, request: GenerationReques
     architecture = load_architectures()[spec.id]
     precision = "fp32" if on_cpu and request.precision == "auto" else request.precision
     is_half = (diffusion.precision if precision == "auto" else precision) != "fp32"
-    is_wan = spec.family in _WANS
-    width, vae_width = (2 if is_half else 4), (2 if is_half and not is_wan else 4)
+    denoiser = architecture.denoiser.streaming
+    is_unet = isinstance(architecture.denoiser, Unet)
+    width, vae_width = (2 if is_half else 4), (2 if is_half and is_unet else 4)
     widths = {"vae": vae_width, "image_encoder": vae_width}
     # The counts of activations and traffic are those of half precision where the engine uses it on a GPU.
-    wider, vae_wider = width / 2, (1.0 if is_wan else vae_width / 2)
+    wider, vae_wider = width / 2, (vae_width / 2 if is_unet else 1.0)
     pixels, guided = request.width * request.height, _guided_steps(diffusion, request)
     steps, references = request.steps or 0, len(request.images) if spec.takes.references else 0
     # Where references are guided apart from the prompt a guided step is three passes.
@@ -145,12 +133,18 @@ def job_of(spec: EngineSpec, diffusion: DiffusionSpec, request: GenerationReques
             name: float(component.parameters * widths.get(name, width))
             for name, component in diffusion.components.items()
         },
+        streams={
+            "text_encoder": architecture.text_encoder.streaming,
+            **({} if architecture.image_encoder is None else {"image_encoder": architecture.image_encoder.streaming}),
+            **dict.fromkeys(_DENOISERS, denoiser),
+        },
         disk_bytes=diffusion.disk_bytes,
         tile=_wider(architecture.vae.decode_work(min(pixels, TILE_PIXELS), request.frames), vae_wider),
-        layers=1 if isinstance(architecture.denoiser, Unet) else architecture.denoiser.layers,
-        is_batched=isinstance(architecture.denoiser, Unet),
+        is_batched=is_unet,
         is_half=is_half,
-        is_half_vae=vae_width == 2,
+        is_fp8=request.precision == "fp8",
+        is_half_vae=vae_width == HALF_WIDTH,
+        may_halve_vae=vae_width != HALF_WIDTH and request.precision != "fp32",
         pixels=pixels,
         frames=request.frames,
     )
@@ -169,16 +163,14 @@ def cost_of(job: Job, mode: Mode, device: Device, tuning: Tuning = EAGER) -> Cos
         for name, seconds in _stage_seconds(job, mode, device, tuning).items()
     )
     peak = max(each.total for each in held.values()) / GIB * ALLOCATOR_SHARE
-    whole = sum(job.weights.values()) / GIB
+    weights = _weights_in(job, mode)
+    # A part is loaded as wide as it computes, and narrowed then, beside the others that wait.
+    narrowed = max(job.weights[name] - weights[name] for name in weights)
+    largest, whole = max(job.weights.values()) / GIB, (sum(weights.values()) + narrowed) / GIB
     if device.is_cpu:
         return Cost(mode=mode, stages=stages, vram_gib=0.0, ram_gib=round(LIBRARIES_GIB + peak, 2))
     # A part is loaded into RAM before it goes to the card; what leaves the card to come back lies there whole.
-    in_ram = {
-        "resident": max(job.weights.values()) / GIB,
-        "staged": max(job.weights.values()) / GIB,
-        "swapped": whole,
-        "streamed": whole + (PINNED_COPIES - 1) * job.denoisers / GIB,
-    }[mode.placement]
+    in_ram = whole if mode.placement in ("swapped", "streamed") else largest
     return Cost(
         mode=mode,
         stages=stages,
@@ -212,10 +204,11 @@ class _Held:
 def _held_by_stage(job: Job, mode: Mode) -> dict[StageName, _Held]:
     """What a stage needs at most; of the moments of a stage the fullest."""
     batch = 2 if job.is_batched and job.guided_steps and not mode.alone else 1
-    decode = job.decode.activation_bytes
+    wider = 0.5 if _halves_vae(job, mode) else 1.0
+    decode = job.decode.activation_bytes * wider
     if mode.tiled:
         # The tiles of the whole video, put together and clamped, in floats.
-        decode = min(decode, job.tile.activation_bytes + 3 * job.pixels * job.frames * 12)
+        decode = min(decode, (job.tile.activation_bytes + 3 * job.pixels * job.frames * 12) * wider)
     load, words, picture, denoise, kept = _weights(job, mode)
     encoding = (
         _Held(weights=words, activations=job.encode.activation_bytes),
@@ -229,42 +222,75 @@ def _held_by_stage(job: Job, mode: Mode) -> dict[StageName, _Held]:
     }
 
 
+def _halves_vae(job: Job, mode: Mode) -> bool:
+    return mode.half and job.may_halve_vae
+
+
+def _is_fp8(job: Job, mode: Mode) -> bool:
+    return mode.fp8 or job.is_fp8
+
+
+def _weights_in(job: Job, mode: Mode) -> dict[str, float]:
+    """Bytes of each part as the mode keeps it."""
+    weights = dict(job.weights)
+    if _is_fp8(job, mode):
+        for name in weights.keys() & set(_DENOISERS):
+            parameters = job.weights[name] / (HALF_WIDTH if job.is_half else 2 * HALF_WIDTH)
+            kept = job.streams[name].kept_in_fp8
+            weights[name] = parameters - kept + kept * job.weights[name] / parameters
+    return weights
+
+
 def _weights(job: Job, mode: Mode) -> tuple[float, float, float, float, float]:
     """On the card at the end of loading, as the encoders encode, as the VAE encodes, as it is denoised and decoded."""
-    kept = job.denoisers + job.vae
+    weights = _weights_in(job, mode)
+    if mode.placement == "streamed":
+        weights |= {name: _streamed(job, mode, name, weights[name]) for name in weights.keys() & job.streams.keys()}
+    vae = weights["vae"]
+    encoders = [weights[name] for name in _ENCODERS if name in weights]
+    denoisers = [weights[name] for name in _DENOISERS if name in weights]
+    kept = sum(denoisers) + vae
     match mode.placement:
         case "resident":
-            whole = job.encoders + kept
+            whole = sum(encoders) + kept
             return whole, whole, whole, whole, whole
         case "staged":
-            return kept, job.encoders + kept, kept, kept, kept
-        case "swapped":
-            return max(job.weights.values()), job.largest_encoder, job.vae, job.largest_denoiser, job.vae
-        case "streamed":
-            part = min(1.0, STREAMED_LAYERS / job.layers)
-            return (
-                part * job.largest_denoiser,
-                part * job.largest_encoder,
-                job.vae,
-                part * job.largest_denoiser,
-                job.vae,
-            )
+            return kept, sum(encoders) + kept, kept, kept, kept
+        case "swapped" | "streamed":
+            return max(weights.values()), max(encoders), vae, max(denoisers), vae
+
+
+def _streamed(job: Job, mode: Mode, name: str, whole: float) -> float:
+    """What of a part lies on the card at most while its layers pass through."""
+    stream, is_fp8 = job.streams[name], name in _DENOISERS and _is_fp8(job, mode)
+    width = HALF_WIDTH if job.is_half else 2 * HALF_WIDTH
+    if name == "image_encoder" and job.may_halve_vae:
+        width = 2 * HALF_WIDTH
+    layers = STREAMED_FP8_LAYERS * stream.largest_layer if is_fp8 else STREAMED_LAYERS * stream.largest_layer * width
+    return min(whole, layers + stream.outside * width)
 
 
 def _stage_seconds(job: Job, mode: Mode, device: Device, tuning: Tuning) -> dict[StageName, float]:
     half = _denoise_rate(job, device)
-    convolution = (device.half_flops if job.is_half_vae else device.tf32_flops) * CONVOLUTION_SHARE
+    is_half_vae = job.is_half_vae or _halves_vae(job, mode)
+    weights = _weights_in(job, mode)
+    denoiser = max(weights.get(name, 0.0) for name in _DENOISERS)
     forward = _seconds(job.forward, half, device, tuning)
+    if _is_fp8(job, mode):
+        forward += CAST_BYTES * denoiser / device.bandwidth
     if mode.placement == "streamed":
-        forward = max(forward, job.largest_denoiser / device.pcie_bandwidth)
+        forward = max(forward, denoiser / device.pcie_bandwidth)
     # What comes back to the card in every run: the parts one after another, each expert once.
-    moved = sum(job.weights.values()) / device.pcie_bandwidth if mode.placement == "swapped" else 0.0
-    decode = _seconds(job.decode, convolution, device, tuning) * (TILED_FLOPS if mode.tiled else 1.0)
+    moved = sum(weights.values()) / device.pcie_bandwidth if mode.placement == "swapped" else 0.0
+    encode, decode = (
+        (device.half_flops if is_half else device.tf32_flops) * CONVOLUTION_SHARE
+        for is_half in (job.is_half_vae, is_half_vae)
+    )
     return {
         "load": job.disk_bytes / READ_BYTES_PER_S,
-        "encode": _seconds(job.encode, half, device, tuning) + _seconds(job.vae_encode, convolution, device, tuning),
+        "encode": _seconds(job.encode, half, device, tuning) + _seconds(job.vae_encode, encode, device, tuning),
         "denoise": job.passes * forward + moved,
-        "decode": decode,
+        "decode": _seconds(job.decode, decode, device, tuning) * (TILED_FLOPS if mode.tiled else 1.0),
         "write": WRITE_S_PER_MP * job.pixels * job.frames / 1e6,
     }
 

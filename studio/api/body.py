@@ -8,9 +8,9 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import UploadFile
@@ -19,7 +19,7 @@ from starlette.types import Message, Receive
 
 from i2v_pipeline.images import MAX_BYTES
 from studio.api.errors import ApiError
-from studio.orders import Order, mistakes_in
+from studio.orders import Extension, Order, mistakes_in
 
 MAX_BODY = MAX_BYTES * 3 // 2
 """In bytes: the largest picture takes a third more as base64, and there are the other fields."""
@@ -28,6 +28,8 @@ MAX_FILES = 16
 """More than any engine takes, so that the engine itself can say how many it does."""
 _PICTURE = "input_reference"
 _URL_IN_FORM = f"{_PICTURE}[image_url]"
+_VIDEO_IN_FORM = "video[id]"
+_FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 _MIB = 2**20
 
 
@@ -54,13 +56,55 @@ async def read_body(request: Request) -> tuple[Order, list[bytes]]:
     Raises `ApiError` that says which field is wrong and what is allowed.
     """
     request = Request(request.scope, _limited(request))
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = _kind_of(request)
     if kind == "application/json":
         created = _read_json(await request.body())
         return _order_of(created), [_picture_in_url(url) for url in _urls_in(created.input_reference)]
-    if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):
+    if kind in _FORMS:
         return await _read_form(request)
-    raise ApiError(
+    raise _wrong_kind(kind)
+
+
+async def read_extension_body(request: Request) -> tuple[Extension, bytes | None]:
+    """What is asked of a continuation, and the video where it came as a file. Raises `ApiError` as `read_body` does."""
+    request = Request(request.scope, _limited(request))
+    kind = _kind_of(request)
+    try:
+        if kind == "application/json":
+            return _with_video(Extension.model_validate_json(await request.body()), None)
+        if kind not in _FORMS:
+            raise _wrong_kind(kind)
+        async with request.form(max_files=1, max_fields=MAX_FIELDS, max_part_size=MAX_BODY) as form:
+            texts: dict[str, Any] = {
+                name: value for name, value in form.multi_items() if isinstance(value, str) and value != "null"
+            }
+            if _VIDEO_IN_FORM in texts:
+                texts["video"] = {"id": texts.pop(_VIDEO_IN_FORM)}
+            file = form.get("video")
+            content = await file.read() if isinstance(file, UploadFile) else None
+            return _with_video(Extension.model_validate_strings(texts), content)
+    except ValidationError as error:
+        raise _mistakes(error, Extension.model_fields) from None
+
+
+def _with_video(extension: Extension, content: bytes | None) -> tuple[Extension, bytes | None]:
+    if (extension.video is None) == (content is None):
+        raise ApiError(
+            HTTPStatus.BAD_REQUEST,
+            "There must be one video to go on from. Send the id of yours as video[id], or an MP4 of this studio as the "
+            "file video.",
+            "需要且只需要一个要续写的视频。请用 video[id] 发送其 id，或以文件 video 发送由本工作室生成的 MP4。",
+            param="video",
+        )
+    return extension, content
+
+
+def _kind_of(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _wrong_kind(kind: str) -> ApiError:
+    return ApiError(
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         f"Content type {kind or 'none'!r}: multipart/form-data and application/json are allowed. Send one of these.",
         f"内容类型 {kind or 'none'!r}：只接受 multipart/form-data 和 application/json。",
@@ -177,6 +221,6 @@ def _too_large() -> ApiError:
     )
 
 
-def _mistakes(error: ValidationError) -> ApiError:
+def _mistakes(error: ValidationError, fields: Iterable[str] = Order.model_fields) -> ApiError:
     first = error.errors(include_url=False, include_context=False)[0]["loc"]
-    return ApiError(HTTPStatus.BAD_REQUEST, *mistakes_in(error), param=str(first[0]) if first else None)
+    return ApiError(HTTPStatus.BAD_REQUEST, *mistakes_in(error, fields), param=str(first[0]) if first else None)

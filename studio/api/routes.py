@@ -17,14 +17,16 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, Response
 
+from i2v_pipeline.continuation import open_source
 from i2v_pipeline.errors import StudioError
 from i2v_pipeline.images import MAX_BYTES, open_picture
 from i2v_pipeline.types import Text
-from studio.api.body import CreateVideo, read_body
+from studio.api.body import CreateVideo, read_body, read_extension_body
 from studio.api.errors import ApiError, error_response, response_of
 from studio.api.wire import DeletedVideo, ErrorAnswer, Variant, Video, VideoPage, video_of
+from studio.continuing import request_of_sent_video
 from studio.jobs.store import POSTER_NAME, REPORT_NAME, VIDEO_NAME, Job
-from studio.orders import Order, Ordered, read_order
+from studio.orders import Extension, Order, Ordered, read_extension, read_order
 from studio.owners import owner_of
 from studio.page.services import Services
 
@@ -77,6 +79,15 @@ def _videos(services: Services) -> APIRouter:
         order, pictures = await read_body(request)
         async with turn:
             job, notices = await asyncio.to_thread(_place, order, pictures, owner, services)
+        return video_of(job, notices)
+
+    @router.post("/extensions", operation_id="extend_video", openapi_extra=_EXTEND_BODY)
+    async def extend(request: Request) -> Video:
+        """Queues a video that keeps a completed one up to one of its late frames and goes on from there."""
+        owner = _owner(request)
+        extension, video = await read_extension_body(request)
+        async with turn:
+            job, notices = await asyncio.to_thread(_place_extension, extension, video, owner, services)
         return video_of(job, notices)
 
     @router.get("", operation_id="list_videos")
@@ -148,6 +159,25 @@ def _check_bytes(picture: bytes) -> None:
             f"图片大小为 {len(picture) / 2**20:.1f} MB：最大 {MAX_BYTES // 2**20} MB。请换一张较小的。",
             param="input_reference",
         )
+
+
+def _place_extension(
+    extension: Extension, content: bytes | None, owner: str, services: Services
+) -> tuple[Job, tuple[Text, ...]]:
+    """Checks what is asked of a continuation and queues it. `content` is a video that is none of the owner's jobs."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if content is None:
+            job = _job(extension.video.id if extension.video else "", owner, services)
+            if job.state != "done" or not job.video_path.is_file():
+                raise _not_ready(job)
+            before, video = job.request, job.video_path
+        else:
+            video = folder / VIDEO_NAME
+            video.write_bytes(content)
+            before = request_of_sent_video(open_source(video).recipe)
+        ordered = read_extension(extension, before, video, folder, services)
+        return services.store.submit(ordered.request, owner), ordered.notices
 
 
 async def _remove(job_id: str, services: Services) -> None:
@@ -234,4 +264,16 @@ def _inline(schema: Any, reference: str, definition: dict[str, Any]) -> None:  #
             _inline(value, reference, definition)
 
 
+def _extend_body() -> dict[str, Any]:
+    """The same for what is asked of a continuation."""
+    schema = Extension.model_json_schema(ref_template="#/components/schemas/{model}")
+    inner = schema.pop("$defs")
+    for name, definition in inner.items():
+        _inline(schema, f"#/components/schemas/{name}", definition)
+    form = {**schema, "properties": {**schema["properties"], "video": {"type": "string", "format": "binary"}}}
+    kinds = {"application/json": schema, "multipart/form-data": form}
+    return {"requestBody": {"required": True, "content": {kind: {"schema": each} for kind, each in kinds.items()}}}
+
+
 _CREATE_BODY = _create_body()
+_EXTEND_BODY = _extend_body()

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from i2v_pipeline.aftercare.length import length_of
 from i2v_pipeline.types import StageName, Text
 from studio.jobs.store import Job
 
@@ -72,6 +73,9 @@ class Video(BaseModel):
     frames: int
     fps: int
     seed: int
+    continues_at_frame: int | None = Field(
+        default=None, description="The last frame of an earlier video that this one keeps; what follows is new."
+    )
     notices: list[str] = Field(
         default=[], description="What was not done as asked, and why; in the answer to create only."
     )
@@ -96,6 +100,7 @@ class DeletedVideo(BaseModel):
 def video_of(job: Job, notices: tuple[Text, ...] = ()) -> Video:
     """The job as it stands now."""
     request, progress = job.request, job.progress if job.state == "running" else None
+    written = length_of(request)
     return Video(
         id=job.id,
         status=status_of(job),
@@ -104,7 +109,7 @@ def video_of(job: Job, notices: tuple[Text, ...] = ()) -> Video:
         completed_at=int(job.finished) if job.state == "done" and job.finished is not None else None,
         model=request.engine,
         prompt=request.prompt,
-        seconds=f"{request.seconds:.3f}".rstrip("0").rstrip("."),
+        seconds=f"{written.seconds:.3f}".rstrip("0").rstrip("."),
         size=f"{request.width}x{request.height}",
         error=_error_of(job),
         state="paused" if job.held and job.state == "queued" else job.state,
@@ -115,8 +120,9 @@ def video_of(job: Job, notices: tuple[Text, ...] = ()) -> Video:
         ahead=job.ahead,
         typed_prompt=request.origin.typed,
         preset=request.preset,
-        frames=request.frames,
-        fps=request.fps,
+        frames=written.frames,
+        continues_at_frame=request.continues and request.continues.frame,
+        fps=written.fps,
         seed=request.seed,
         notices=[notice.en for notice in notices],
     )

@@ -1,4 +1,4 @@
-"""The folder of a job: its pictures, its saved state, its results. Knows no row and no queue."""
+"""The folder of a job: its pictures, a video it continues, its saved state, its results. Knows no row and no queue."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ RESULTS = frozenset({VIDEO_NAME, REPORT_NAME, POSTER_NAME, FIRST_FRAME_NAME})
 
 
 def keep_inputs(request: GenerationRequest, folder: Path, *, mark: str = "") -> GenerationRequest:
-    """Copies the request's pictures into `folder`, on the disk when this returns; gives the request with the names.
+    """Copies the request's pictures, and the video that it continues, into `folder`, on the disk when this returns;
+    gives the request with the names.
 
-    A picture that lies in `folder` already stays as it is. `mark` keeps the copies apart from those that are there.
+    A file that lies in `folder` already stays as it is. `mark` keeps the copies apart from those that are there.
     """
 
-    def keep(picture: Path, place: str) -> Path:
-        if picture.parent == folder:
-            return Path(picture.name)
-        target = folder / f"input{mark}{place}{picture.suffix.lower()}"
-        with picture.open("rb") as source, target.open("xb") as copy:
+    def keep(file: Path, place: str) -> Path:
+        if file.parent == folder:
+            return Path(file.name)
+        target = folder / f"input{mark}{place}{file.suffix.lower()}"
+        with file.open("rb") as source, target.open("xb") as copy:
             shutil.copyfileobj(source, copy)
             copy.flush()
             os.fsync(copy.fileno())
@@ -35,6 +36,7 @@ def keep_inputs(request: GenerationRequest, folder: Path, *, mark: str = "") -> 
         request,
         images=tuple(keep(image, f"{index or ''}") for index, image in enumerate(request.images)),
         last_image=request.last_image and keep(request.last_image, "-last"),
+        continues=request.continues and replace(request.continues, video=keep(request.continues.video, "-continued")),
     )
     sync_folder(folder)
     return kept
@@ -46,6 +48,7 @@ def with_paths(request: GenerationRequest, folder: Path) -> GenerationRequest:
         request,
         images=tuple(folder / image for image in request.images),
         last_image=request.last_image and folder / request.last_image,
+        continues=request.continues and replace(request.continues, video=folder / request.continues.video),
     )
 
 
@@ -61,8 +64,9 @@ def keep_only(folder: Path, names: frozenset[str]) -> None:
 
 
 def names_of_inputs(request: GenerationRequest) -> frozenset[str]:
-    """The names of the files that hold the request's pictures."""
-    return frozenset(path.name for path in (*request.images, request.last_image) if path is not None)
+    """The names of the files that hold the request's pictures, and the video that it continues."""
+    video = None if request.continues is None else request.continues.video
+    return frozenset(path.name for path in (*request.images, request.last_image, video) if path is not None)
 
 
 def sync_files(folder: Path) -> None:

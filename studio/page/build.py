@@ -11,6 +11,7 @@ from studio.page import history, queue, reuse, status, subjects
 from studio.page.desk import Desk
 from studio.page.endpoints import add_endpoints
 from studio.page.form import Form, make_engine, make_preset, make_settings
+from studio.page.longer import make_longer
 from studio.page.plan import empty_plan, engine_html, lacks_html
 from studio.page.refine_events import make_refine
 from studio.page.services import Services
@@ -128,10 +129,12 @@ def _make_result(view: dict[str, Any]) -> None:
     with gr.Row(elem_id="result-row"):
         view["again"] = gr.Button(label("again"), size="sm", min_width=120, visible=False, elem_id="again")
         view["retry"] = gr.Button(label("retry"), size="sm", min_width=100, visible=False, elem_id="retry")
+        view["longer"] = gr.Button(label("longer"), size="sm", min_width=120, visible=False, elem_id="longer")
         view["last_frame"] = gr.Button(
             label("last_frame"), size="sm", min_width=120, visible=False, elem_id="last-frame"
         )
         view["delete"] = gr.Button(label("delete"), size="sm", min_width=80, visible=False, elem_id="delete")
+    make_longer(view)
     with gr.Row(elem_id="reuse-row"):
         view["reuse"] = gr.Button(label("reuse"), size="sm", min_width=120, visible=False, elem_id="reuse")
         view["parts"] = gr.CheckboxGroup(

@@ -49,8 +49,9 @@ class Look:
 class OpenPage:
     """What one open page shows. Handlers change it; one event of the page follows it and sends what that means.
 
-    `editing` is a waiting job whose settings stand in the form, and `before` the form as it was before that. `undo`
-    are the jobs that were deleted last. `videos` is how many Generate would make.
+    `editing` is a waiting job whose settings stand in the form, and `before` the form as it was before that. `longer`
+    is the job whose panel for a continuation is open. `undo` are the jobs that were deleted last. `videos` is how many
+    Generate would make.
     """
 
     owner: str
@@ -59,6 +60,7 @@ class OpenPage:
     note: str = ""
     editing: str | None = None
     before: Any = None
+    longer: str | None = None
     undo: tuple[str, ...] = ()
     clean_up: CleanUp | None = None
     videos: int = 1

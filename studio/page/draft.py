@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
+from i2v_pipeline.types import Ending
 from studio.page.form import Values
 from studio.page.refine import Proposal, from_json, to_json
 from studio.page.services import Services
@@ -41,7 +42,9 @@ def read(kept: Any, services: Services) -> Draft | None:  # noqa: ANN401 - whate
     pictures = {name: own_upload(values.get(name)) for name in (*PICTURES, "last_image")}
     more = {"loras": values.get("loras") or [], "embed_source": values.get("embed_source") is not False}
     switches = {name: values.get(name) is True for name in SWITCHES}
-    return Draft(values={**fields, **pictures, **more, **switches}, proposal=from_json(kept.get("proposal")))
+    # A form of an earlier version has no after-care.
+    care = {"double_rate": values.get("double_rate", False), "ending": values.get("ending", "plain")}
+    return Draft(values={**fields, **pictures, **more, **switches, **care}, proposal=from_json(kept.get("proposal")))
 
 
 def _is_form(values: Mapping[str, Any], services: Services) -> bool:
@@ -49,6 +52,8 @@ def _is_form(values: Mapping[str, Any], services: Services) -> bool:
         values.get("engine") in services.engines
         and values.get("preset") in tuple(services.engines[values["engine"]].presets)
         and values.get("fit") in FITS
+        and isinstance(values.get("double_rate", False), bool)
+        and values.get("ending", "plain") in get_args(Ending)
         and all(isinstance(values.get(name), str | None) for name in TEXTS)
         and all(isinstance(values.get(name), int | float | None) for name in NUMBERS)
         and isinstance(values.get("loras"), list | None)

@@ -143,6 +143,7 @@ def _facts(spec: EngineSpec) -> dict[str, Any]:
         "id": spec.id,
         "title": spec.title.en,
         "is_here": is_here(spec),
+        "references": spec.takes.references,
         "presets": list(spec.presets),
         "resolutions": list(spec.resolutions),
         "frames": [spec.grid.min_frames, spec.grid.max_frames, spec.grid.frame_step],

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import gradio as gr
 
 from i2v_pipeline.errors import PictureError, RequestError
 from i2v_pipeline.presets import find_engine
 from i2v_pipeline.specs import EngineSpec, Preset
-from i2v_pipeline.types import GenerationRequest, PresetName, Text
+from i2v_pipeline.types import Aftercare, Ending, GenerationRequest, PresetName, Text
 from studio.page import fine, subjects
 from studio.page.services import Services
 from studio.page.text import engine_label, label
@@ -94,6 +94,16 @@ def make_settings(spec: EngineSpec, form: Form) -> None:
         elem_id="fit",
         elem_classes="segmented",
     )
+    form["double_rate"] = gr.Checkbox(
+        False, label=label("double_rate"), info=label("double_rate_info"), elem_id="double-rate"
+    )
+    form["ending"] = gr.Radio(
+        [(label(f"ending_{name}"), name) for name in get_args(Ending)],
+        value="plain",
+        label=label("ending"),
+        elem_id="ending",
+        elem_classes="segmented",
+    )
     form["negative_prompt"] = gr.Textbox(
         label=label("negative_prompt"),
         info=label("negative_prompt_info"),
@@ -144,8 +154,13 @@ def request_values(request: GenerationRequest) -> dict[str, Any]:
     # References are always put on white, so the form's own choice is not theirs.
     fit = "crop" if request.fit == "white" else request.fit
     own = {"fit": fit, "guidance": guidance, "seed": str(request.seed), "preset": request.preset or "standard"}
-    fine_values = fine.fine_values(request, preset, find_engine(request.engine))
-    return {**values, **own, **fine_values, **subjects.subject_values(request)}
+    return {
+        **values,
+        **own,
+        **asdict(request.aftercare),
+        **fine.fine_values(request, preset, find_engine(request.engine)),
+        **subjects.subject_values(request),
+    }
 
 
 def what_the_form_lacks(request: GenerationRequest) -> list[Text]:
@@ -156,6 +171,8 @@ def what_the_form_lacks(request: GenerationRequest) -> list[Text]:
     lacks = []
     if fine.lacks_loras(request, _preset_of(request)):
         lacks.append(Text("LoRAs from outside the LoRA folder", "LoRA 文件夹之外的 LoRA"))
+    if request.continues is not None:
+        lacks.append(Text("the video that it continues", "所续写的视频"))
     if request.checkpoint is not None:
         lacks.append(Text("its own model folder", "自定义模型文件夹"))
     return lacks
@@ -197,6 +214,7 @@ def read_choice(spec: EngineSpec, values: Values) -> Choice:
         negative_prompt=values["negative_prompt"] or None if takes.negative_prompt else "",
         seed=_seed(values["seed"]),
         fit=None if takes.references else values["fit"],
+        aftercare=Aftercare(double_rate=values["double_rate"], ending=values["ending"]),
     )
     return replace(choice, **fine.read_fine(spec, values), **subjects.read_subjects(spec, values))
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import gradio as gr
 
+from i2v_pipeline.aftercare.length import length_of
 from i2v_pipeline.errors import InputError
 from i2v_pipeline.types import Text
 from studio.jobs.store import POSTER_NAME, Job, JobStore
@@ -288,7 +289,7 @@ def _item(job: Job, *, is_shown: bool) -> str:
         f'<li><a href="?job={job.id}" data-job="{job.id}" data-key="open:{job.id}"{current}>'
         f'<span class="thumb"><img src="{picture}" alt="" loading="lazy">{badge}</span>'
         f'<span class="caption">{escape(job.request.prompt) or "—"}</span>'
-        f'<span class="quiet">{made} · {job.request.seconds:.1f} s</span></a>'
+        f'<span class="quiet">{made} · {length_of(job.request).seconds:.1f} s</span></a>'
         f'<label class="choose"><input type="checkbox" data-choose="{job.id}" data-key="choose:{job.id}"'
         f'{" data-done=1" if is_done else ""}><span class="sr-only">{choose}: {name}</span></label>'
         f'<button type="button" class="star" data-act="star" data-of="{job.id}" data-key="star:{job.id}"'

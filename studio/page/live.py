@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator
 import gradio as gr
 
 from studio.jobs.store import Job
-from studio.page import draft, history, notes, queue, status
+from studio.page import draft, history, longer, notes, queue, status
 from studio.page.desk import Data, Desk, OpenPage, Updates
 from studio.page.edge import at_edge
 from studio.page.text import label
@@ -28,7 +28,7 @@ LISTS_EVERY_S = 0.5
 """How often it looks whether anything changed in its queue and its history."""
 FOLLOWED = (
     "queue", "history", "disk", "note", "generate", "status", "announcer", "screen", "details", "report", "report_box",
-    "cancel", "again", "last_frame", "reuse", "parts", "retry", "delete",
+    "cancel", "again", "longer", "longer_box", "last_frame", "reuse", "parts", "retry", "delete",
 )  # fmt: skip
 """The components that this event writes, by name."""
 
@@ -86,7 +86,7 @@ class Live:
             await asyncio.sleep(WATCH_EVERY_S)
             page = self.desk.pages[session]
             job = await asyncio.to_thread(self.services.find_job, page.job, page.owner)
-            updates = self._job_updates(job, is_missing=job is None and page.job is not None)
+            updates = self._job_updates(job, page)
             if known != (page, job and job.state):
                 # The screen first; the lists in the next round.
                 known, looked_at = (page, job and job.state), -math.inf
@@ -120,7 +120,8 @@ class Live:
             view["generate"]: gr.update(value=label(_generate_key(page))),
         }
 
-    def _job_updates(self, job: Job | None, *, is_missing: bool) -> Updates:
+    def _job_updates(self, job: Job | None, page: OpenPage) -> Updates:
+        is_missing = job is None and page.job is not None
         report = json.loads(job.report_path.read_text(encoding="utf-8")) if job and job.state == "done" else None
         view, over = self.view, job is not None and job.over
         return {
@@ -132,6 +133,8 @@ class Live:
             view["report_box"]: gr.update(visible=report is not None),
             view["cancel"]: gr.update(visible=job is not None and not over),
             view["again"]: gr.update(visible=report is not None),
+            view["longer"]: gr.update(visible=report is not None),
+            view["longer_box"]: gr.update(visible=longer.is_open(page.longer, job)),
             view["last_frame"]: gr.update(visible=report is not None),
             view["reuse"]: gr.update(visible=over),
             view["parts"]: gr.update(visible=over),

@@ -21,6 +21,10 @@ SAVED = Text(
     "The waiting job has its new settings; the form is as it was before.",
     "修改已保存到排队任务；表单已恢复原来的内容。",
 )
+CONTINUES = Text(
+    "This job continues a video, so its picture and size are that video's. Remove it, and continue the video anew.",
+    "该任务是续写某个视频，其图像和尺寸由原视频决定。请移除它，再重新续写。",
+)
 FRESH_SEED = Text("The seed is empty: a new one is drawn.", "种子已清空：将随机选取。")
 SAME_SEED = Text("With the same seed the same video comes out.", "种子相同，生成的视频也相同。")
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from i2v_pipeline.advice import training_findings
+from i2v_pipeline.aftercare.length import length_of
 from i2v_pipeline.errors import InputError, StudioError
 from i2v_pipeline.hub import check_model
 from i2v_pipeline.images import describe_fit
 from i2v_pipeline.inspection.preflight import request_findings
 from i2v_pipeline.presets import load_presets
 from i2v_pipeline.specs import EngineSpec
-from i2v_pipeline.types import Alternative, GenerationRequest, Motion, Plan, StageName, Text
+from i2v_pipeline.types import Aftercare, Alternative, GenerationRequest, Motion, Plan, StageName, Text
 from studio.page.form import Values
 from studio.page.refine import Proposal, motion_for
 from studio.page.series import Series, count_words, requests_of
@@ -76,11 +77,18 @@ def check_can_run(spec: EngineSpec, request: GenerationRequest) -> None:
 
 
 def numbers_of(request: GenerationRequest) -> Text:
-    """`1248 × 704 · 96 frames · 24 fps · 4.0 s`."""
-    size = f"{request.width} × {request.height}"
+    """`1248 × 704 · 96 frames · 24 fps · 4.0 s`; after-care as `81 frames at 16 fps → 161 frames at 32 fps`."""
+    size, written = f"{request.width} × {request.height}", length_of(request)
+    if request.aftercare == Aftercare():
+        return Text(
+            f"{size} · {request.frames} frames · {request.fps} fps · {written.seconds:.1f} s",
+            f"{size} · {request.frames} 帧 · {request.fps} 帧/秒 · {written.seconds:.1f} 秒",
+        )
     return Text(
-        f"{size} · {request.frames} frames · {request.fps} fps · {request.seconds:.1f} s",
-        f"{size} · {request.frames} 帧 · {request.fps} 帧/秒 · {request.seconds:.1f} 秒",
+        f"{size} · {request.frames} frames at {request.fps} fps → {written.frames} frames at {written.fps} fps · "
+        f"{written.seconds:.1f} s",
+        f"{size} · {request.frames} 帧（{request.fps} 帧/秒）→ {written.frames} 帧（{written.fps} 帧/秒）· "
+        f"{written.seconds:.1f} 秒",
     )
 
 

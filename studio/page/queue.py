@@ -70,6 +70,8 @@ class QueueHandlers:
     def _edit(self, job: Job, data: Data, request: gr.Request) -> Updates:
         if job.state != "queued":
             raise JobError(*notes.STARTED)
+        if job.request.continues is not None:
+            raise JobError(*notes.CONTINUES)
         page, values = self.desk.page(request), self.desk.values(data)
         before = page.before or draft.write(values, data[self.desk.view["proposal"]])
         self.desk.change(request, editing=job.id, before=before, note=notes.editing(job))
@@ -129,7 +131,7 @@ def _acts(job: Job, place: int | None, waiting: int) -> str:
         acts += [
             ("up", "up", Text(f"Move up ({where.en})", f"上移（{where.zh}）"), place > 0),
             ("down", "down", Text(f"Move down ({where.en})", f"下移（{where.zh}）"), place < waiting - 1),
-            ("edit", "edit", Text("Change the settings", "修改参数"), True),
+            ("edit", "edit", Text("Change the settings", "修改参数"), job.request.continues is None),
         ]
     acts += [(*hold, True), ("remove", "remove", Text("Remove from the queue", "移出队列"), True)]
     return "".join(

@@ -29,6 +29,8 @@ PARTS: Mapping[str, tuple[str, ...]] = {
         "steps",
         "guidance",
         "fit",
+        "double_rate",
+        "ending",
         "guidance_schedule",
         "scheduler",
         "flow_shift",

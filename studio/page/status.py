@@ -8,6 +8,7 @@ from typing import Any
 
 from i2v_pipeline.types import Text
 from studio.jobs.store import POSTER_NAME, REPORT_NAME, VIDEO_NAME, Job
+from studio.page.chain import chain_html
 from studio.page.plan import numbers_of
 from studio.page.quality import WARNING, is_broken, quality_html, warning_html
 from studio.page.text import both, duration, escape
@@ -49,8 +50,9 @@ def status_html(job: Job | None, now: float) -> str:
             badge += f" {warning_html()}"
     else:
         inside = both(job.message or KEPT)
-    again = f'<p class="quiet">{both(job.message)}</p>' if job.message and not job.over else ""
-    return f'<div class="status" data-of="{job.id}">{badge} {inside}{again}</div>'
+    again = [job.message if not job.over else None, _note_of(job)]
+    said = "".join(f'<p class="quiet">{both(words)}</p>' for words in again if words)
+    return f'<div class="status" data-of="{job.id}">{badge} {inside}{said}</div>'
 
 
 def gone_html() -> str:
@@ -113,8 +115,8 @@ def details_html(job: Job | None, report: Mapping[str, Any] | None) -> str:
     advice = [finding for finding in report["findings"] if finding["code"].startswith(ADVICE)]
     others = [finding for finding in report["findings"] if not finding["code"].startswith(ADVICE)]
     return (
-        f'<div class="details"><p class="chips">{chips}</p>{sent}{quality_html(report)}{_advice_html(advice)}'
-        f'{findings_html(others)}<p class="links">{links}</p></div>'
+        f'<div class="details"><p class="chips">{chips}</p>{sent}{chain_html(report)}{quality_html(report)}'
+        f'{_advice_html(advice)}{findings_html(others)}<p class="links">{links}</p></div>'
     )
 
 
@@ -163,6 +165,10 @@ def _running_html(job: Job, now: float) -> str:
         f'<div class="bar" role="progressbar" aria-label="progress" aria-valuemin="0" aria-valuemax="100"'
         f' aria-valuenow="{percent:.0f}"><span style="width:{percent:.1f}%"></span></div>'
     )
+
+
+def _note_of(job: Job) -> Text | None:
+    return job.progress.note if job.state == "running" and job.progress is not None else None
 
 
 def _preview_of(job: Job) -> str | None:

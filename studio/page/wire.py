@@ -11,6 +11,8 @@ from studio.page.desk import Desk
 from studio.page.events import Handlers
 from studio.page.history import HistoryHandlers
 from studio.page.live import FOLLOWED, Live
+from studio.page.longer import PARTS as LONGER_PARTS
+from studio.page.longer import LongerHandlers
 from studio.page.queue import QueueHandlers
 from studio.page.refine_events import wire_refine
 from studio.page.reuse import ReuseHandlers
@@ -39,6 +41,7 @@ def wire(page: gr.Blocks, desk: Desk) -> None:
     _wire_form(desk, handlers, everything)
     wire_refine(desk.refining, everything, EVENT)
     _wire_jobs(desk, handlers, everything)
+    _wire_longer(desk, LongerHandlers(desk))
     _wire_reuse(desk, ReuseHandlers(desk), everything)
     _wire_lists(desk, everything)
 
@@ -79,6 +82,19 @@ def _wire_jobs(desk: Desk, handlers: Handlers, everything: list[Component]) -> N
     _then_show(desk, view["again"].click(handlers.again, shown, [view["shown"]], **EVENT))
     _then_show(desk, view["retry"].click(handlers.retry, shown, [view["shown"]], **EVENT))
     view["cancel"].click(handlers.cancel, shown, None, **EVENT)
+
+
+def _wire_longer(desk: Desk, handlers: LongerHandlers) -> None:
+    """The panel that makes the video on the screen longer."""
+    view = desk.view
+    shown, frame = view["shown"], view["longer_frame"]
+    parts = [view[name] for name in LONGER_PARTS]
+    view["longer"].click(handlers.open, {shown}, parts, **EVENT)
+    look = [view["longer_picture"], view["longer_length"]]
+    frame.input(handlers.look, {shown, frame}, look, trigger_mode="always_last", **EVENT)
+    view["longer_close"].click(handlers.close, None, None, **EVENT)
+    wanted = {shown, frame, view["longer_prompt"], view["longer_same_seed"]}
+    _then_show(desk, view["longer_make"].click(handlers.make, wanted, [shown], **EVENT))
 
 
 def _wire_reuse(desk: Desk, handlers: ReuseHandlers, everything: list[Component]) -> None:
