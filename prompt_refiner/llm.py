@@ -68,12 +68,16 @@ _FROM_CACHE = Notice(
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """What is asked of the model: the text, as the rules read it, and how it may be rewritten."""
+    """What is asked of the model: the text, as the rules read it, and how it may be rewritten.
+
+    `subjects` is what the person calls the subject of each picture, "" where nothing.
+    """
 
     reading: Reading
     style: Style
     fidelity: Fidelity = "strict"
     locked: tuple[str, ...] = ()
+    subjects: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +106,7 @@ def refine_by_llm(
     wish: Wish,
     *,
     settings: RefinerSettings,
-    picture: bytes | None,
+    pictures: Sequence[bytes],
     deadline_s: float,
     cancelled: Callable[[], bool],
 ) -> RefineResult:
@@ -110,7 +114,7 @@ def refine_by_llm(
     if len(wish.reading.text) > MAX_TYPED_CHARACTERS:
         raise LlmFailure("prompt_too_long")
     result = within_deadline(
-        lambda deadline: _converse(wish, settings, picture, deadline),
+        lambda deadline: _converse(wish, settings, pictures, deadline),
         deadline_s=deadline_s,
         cancelled=cancelled,
     )
@@ -118,26 +122,26 @@ def refine_by_llm(
     return result
 
 
-def _converse(wish: Wish, settings: RefinerSettings, picture: bytes | None, deadline: Deadline) -> RefineResult:
+def _converse(wish: Wish, settings: RefinerSettings, pictures: Sequence[bytes], deadline: Deadline) -> RefineResult:
     """The answer that is kept from before, or a new one, which is then kept."""
-    jpeg, notices = _picture_for(settings, picture)
+    jpegs, notices = _pictures_for(settings, pictures)
     if settings.cache_path is None:
-        return _ask(wish, settings, jpeg, notices, deadline)[0]
+        return _ask(wish, settings, jpegs, notices, deadline)[0]
     cache = AnswerCache(settings.cache_path)
-    key = _key(wish, settings, jpeg)
+    key = _key(wish, settings, jpegs)
     with FLIGHTS.alone(key, deadline):
         kept = cache.get(key)
         if kept is not None:
-            blind = (_blind(settings),) if jpeg is not None and not kept.with_picture else ()
+            blind = (_blind(settings),) if jpegs and not kept.with_picture else ()
             shown = _Shown(with_picture=kept.with_picture, usage=None, notices=(*notices, *blind, _FROM_CACHE))
             with contextlib.suppress(LlmFailure):  # what was usable once may not be by newer rules
                 return _believe(parse_answer(kept.text), wish, settings=settings, shown=shown)
-        result, new = _ask(wish, settings, jpeg, notices, deadline)
+        result, new = _ask(wish, settings, jpegs, notices, deadline)
         cache.put(key, new)
         return result
 
 
-def _key(wish: Wish, settings: RefinerSettings, jpeg: bytes | None) -> str:
+def _key(wish: Wish, settings: RefinerSettings, jpegs: Sequence[bytes]) -> str:
     style = wish.style
     return key_of(
         [
@@ -145,14 +149,14 @@ def _key(wish: Wish, settings: RefinerSettings, jpeg: bytes | None) -> str:
             answer_schema(),
             [settings.base_url, settings.provider, settings.model],
             [style.name, style.encoder, style.token_limit, list(style.languages)],
-            [wish.reading.text, list(wish.locked)],
-            None if jpeg is None else hashlib.sha256(jpeg).hexdigest(),
+            [wish.reading.text, list(wish.locked), list(wish.subjects)],
+            [hashlib.sha256(jpeg).hexdigest() for jpeg in jpegs],
         ]
     )
 
 
 def _ask(
-    wish: Wish, settings: RefinerSettings, jpeg: bytes | None, notices: tuple[Notice, ...], deadline: Deadline
+    wish: Wish, settings: RefinerSettings, jpegs: Sequence[bytes], notices: tuple[Notice, ...], deadline: Deadline
 ) -> tuple[RefineResult, Kept]:
     """Asks, and where the answer cannot be used, says once what is wrong with it."""
     turns: list[dict[str, str]] = []
@@ -160,12 +164,12 @@ def _ask(
     while True:
         reply, with_picture = ask_as_it_takes(
             settings,
-            lambda with_picture: _messages(wish, jpeg if with_picture else None, turns),
-            has_picture=jpeg is not None,
+            lambda with_picture: _messages(wish, jpegs if with_picture else (), turns),
+            has_picture=bool(jpegs),
             deadline=deadline,
         )
         usages.append(reply.usage)
-        blind = (_blind(settings),) if jpeg is not None and not with_picture else ()
+        blind = (_blind(settings),) if jpegs and not with_picture else ()
         shown = _Shown(with_picture=with_picture, usage=_sum(usages), notices=(*notices, *blind))
         try:
             result = _believe(parse_answer(reply.text), wish, settings=settings, shown=shown)
@@ -179,15 +183,17 @@ def _ask(
             return result, Kept(text=reply.text, with_picture=with_picture)
 
 
-def _messages(wish: Wish, jpeg: bytes | None, turns: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
-    told: dict[str, Any] = {"prompt": wish.reading.text, "picture": "attached" if jpeg else "none"}
+def _messages(wish: Wish, jpegs: Sequence[bytes], turns: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
+    told: dict[str, Any] = {"prompt": wish.reading.text, "picture": "attached" if jpegs else "none"}
     if wish.locked:
         told["keep_verbatim"] = list(wish.locked)
+    if any(wish.subjects):
+        told["subjects"] = list(wish.subjects)
     asked = json.dumps(told, ensure_ascii=False)
     content: str | list[dict[str, Any]] = asked
-    if jpeg is not None:
-        url = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
-        content = [{"type": "text", "text": asked}, {"type": "image_url", "image_url": {"url": url}}]
+    if jpegs:
+        urls = ["data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii") for jpeg in jpegs]
+        content = [{"type": "text", "text": asked}, *({"type": "image_url", "image_url": {"url": url}} for url in urls)]
     return [
         {"role": "system", "content": system_prompt(wish.style.name, wish.fidelity)},
         {"role": "user", "content": content},
@@ -203,16 +209,17 @@ def _sum(usages: Sequence[Usage | None]) -> Usage | None:
     return Usage(input_tokens=totals[0], output_tokens=totals[1]) if any(usages) else None
 
 
-def _picture_for(settings: RefinerSettings, picture: bytes | None) -> tuple[bytes | None, tuple[Notice, ...]]:
-    if picture is None:
-        return None, ()
+def _pictures_for(settings: RefinerSettings, pictures: Sequence[bytes]) -> tuple[tuple[bytes, ...], tuple[Notice, ...]]:
+    """All of them or none."""
+    if not pictures:
+        return (), ()
     rule = load_providers()[settings.provider or ""].rule_for(settings.model or "")
     if not rule.sees_pictures:
-        return None, (_blind(settings),)
+        return (), (_blind(settings),)
     try:
-        return encode_picture(picture), ()
+        return tuple(encode_picture(picture) for picture in pictures), ()
     except ValueError:
-        return None, (_not_sent("it could not be read", "无法读取该图片", "unreadable"),)
+        return (), (_not_sent("it could not be read", "无法读取该图片", "unreadable"),)
 
 
 def _blind(settings: RefinerSettings) -> Notice:
@@ -288,11 +295,12 @@ def _ledger(
 ) -> tuple[str, tuple[AddedElement, ...], tuple[Notice, ...]]:
     """The prompt, everything in it that was not typed, and what is to be told. Strict: whole additions are dropped."""
     typed = wish.reading.text
-    found = additions(typed, prompt, seen=seen)
+    known = (*seen, *wish.subjects)
+    found = additions(typed, prompt, seen=known)
     gone: tuple[Found, ...] = ()
     if wish.fidelity == "strict" and not (seen and wish.style.name in _DESCRIBES):
         prompt, gone = without_additions(prompt, found, typed=typed)
-        found = additions(typed, prompt, seen=seen)
+        found = additions(typed, prompt, seen=known)
     declared = [AddedElement(element=each.element, kind=each.kind, why=each.why) for each in answer.added_elements]
     names = dict.fromkeys(each.element for each in gone)
     told = (

@@ -36,12 +36,16 @@ def refine(  # noqa: PLR0913 - the sides of one question, all by name
     cancelled: Callable[[], bool] = _never,
     fidelity: Fidelity = "strict",
     locked: Iterable[str] = (),
+    further_pictures: Iterable[bytes] = (),
+    subjects: Iterable[str] = (),
 ) -> RefineResult:
     """Refines `text` for an engine family.
 
     `picture` (any format that Pillow reads) is sent to the LLM, small and without metadata: give it only where the
     person agreed. `cancelled` is asked about twenty times a second while the LLM is waited for. Whatever goes wrong
     there, the result is the offline rules' and a notice says why. ValueError where the style has no system prompt.
+    `further_pictures` go with `picture`, where the video is made of several; `subjects` are what the person calls what
+    each of them shows, in the same order, and go along as text whether the pictures do or not.
     Of what was typed, quotations, numbers and the `locked` words (a LoRA's trigger words) stay as they stand.
     """
     if style.name not in known_styles():
@@ -56,8 +60,11 @@ def refine(  # noqa: PLR0913 - the sides of one question, all by name
         result = replace(result, notices=(not_configured_notice(settings, mode=mode), *result.notices))
     else:
         try:
-            wish = Wish(reading=reading, style=style, fidelity=fidelity, locked=locked)
-            result = refine_by_llm(wish, settings=settings, picture=picture, deadline_s=deadline_s, cancelled=cancelled)
+            wish = Wish(reading=reading, style=style, fidelity=fidelity, locked=locked, subjects=tuple(subjects))
+            pictures = () if picture is None else (picture, *further_pictures)
+            result = refine_by_llm(
+                wish, settings=settings, pictures=pictures, deadline_s=deadline_s, cancelled=cancelled
+            )
         except LlmFailure as failure:
             _log.warning("no result from %s at %s: %s", settings.model, settings.host, failure)
             notice = failure_notice(failure, settings, mode=mode, deadline_s=deadline_s)

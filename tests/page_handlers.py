@@ -27,18 +27,21 @@ CAT = Path(__file__).resolve().parents[1] / "examples" / "cat.jpg"
 FIELDS = (
     "image", "prompt", "engine", "preset", "resolution", "frames", "fps", "steps", "guidance", "seed", "fit",
     "negative_prompt", "guidance_schedule", "scheduler", "flow_shift", "loras", "last_image", "embed_source",
+    "image_2", "image_3", "subject_1", "subject_2", "subject_3", "alone_1", "alone_2", "alone_3",
     "double_rate", "ending",
 )  # fmt: skip
 VIEW = (
     "shown", "client", "draft", "proposal", "planned", "count", "plan", "refine_panel", "use_refined", "keep_mine",
     "undo_refine", "engine_note", "lacks", "pictures", "each_line", "parts", "restore", "search", "filter_engine",
-    "favourites", "clean_rule", "advice", "edited", "subject", "show_picture", "fidelity", "llm_note", "compare_plan",
-    "compare", "x_row", "y_row", *ASKED, *FOLLOWED,
+    "favourites", "clean_rule", "advice", "edited", "subject", "seen", "show_picture", "fidelity", "llm_note",
+    "compare_plan", "compare", "x_row", "y_row", *ASKED, *FOLLOWED,
 )  # fmt: skip
 FORM = {
     "image": {"path": str(CAT)}, "prompt": "镜头向左摇", "engine": "camera", "preset": "standard", "resolution": "720p",
     "frames": 96, "fps": 24, "steps": 10, "guidance": 1, "seed": "", "fit": "crop", "negative_prompt": "",
     "guidance_schedule": "", "scheduler": "", "flow_shift": "", "loras": [], "last_image": None, "embed_source": True,
+    "image_2": None, "image_3": None, "subject_1": "", "subject_2": "", "subject_3": "",
+    "alone_1": False, "alone_2": False, "alone_3": False,
     "double_rate": False, "ending": "plain",
     "pictures": None, "each_line": False, "proposal": None,
     "compare_mode": None, "x_field": "none", "x_values": "", "y_field": "none", "y_values": "", "draft_count": 4,

@@ -31,6 +31,7 @@ from studio.page.form import (
 )
 from studio.page.history import history_html, listing
 from studio.page.queue import queue_html
+from studio.page.subjects import FIELDS as SUBJECT_FIELDS
 from studio.page.text import both
 from studio.recipe import compose
 
@@ -132,12 +133,12 @@ def test_a_running_job_is_not_edited(studio: Studio, store: JobStore) -> None:
 
 def test_what_the_form_has_no_field_for_survives_an_edit_and_is_named_on_reuse() -> None:
     rich = replace(
-        REQUEST, loras=(LoraRef(source="own.safetensors"),), checkpoint=Path("own"), device="cpu", images=(CAT, FLOWER),
+        REQUEST, loras=(LoraRef(source="own.safetensors"),), checkpoint=Path("own"), device="cpu",
     )  # fmt: skip
     assert with_what_the_form_lacks(replace(REQUEST, prompt="other"), rich) == replace(rich, prompt="other")
     assert with_what_the_form_lacks(replace(REQUEST, engine="i2vgen-xl"), rich).loras == ()
     told = " ".join(text.en for text in what_the_form_lacks(rich))
-    for word in ("LoRA", "further pictures", "model folder"):
+    for word in ("LoRA", "model folder"):
         assert word in told
     assert what_the_form_lacks(REQUEST) == []
 
@@ -283,7 +284,7 @@ def test_only_the_ticked_parts_of_a_job_come_into_the_form(studio: Studio, store
         return form_of(studio.reuse.reuse({**data, "parts": list(parts)}, request))
 
     assert reused("seed") == {"seed": "7"} | {"proposal": None}
-    assert set(reused("picture")) == {"image", "last_image", "proposal"}
+    assert set(reused("picture")) == {*SUBJECT_FIELDS, "last_image", "proposal"}
     assert reused("prompt")["prompt"] == REQUEST.prompt
     parameters = reused("parameters")
     assert parameters["frames"] == REQUEST.frames

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
-from running_studio import PATIENCE_MS, RunningStudio, choose_example, open_page, running_studio, submit
+from running_studio import PATIENCE_MS, ROOT, RunningStudio, choose_example, open_page, running_studio, submit
 
 from i2v_pipeline.presets import load_presets
 from tests.test_diffusion_requests import save_lora
@@ -19,6 +21,9 @@ FLAVOURS = {
     "wan2.2-i2v-a14b": "万相 2.2 图生视频 A14B",
     "wan2.2-ti2v-5b": "万相 2.2 文图生视频 5B",
 }
+VACE = "wan2.1-vace-1.3b"
+CAT, FLOWER = (ROOT / "examples" / name for name in ("cat.jpg", "flower.jpg"))
+KINDS = {".jpg": "image/jpeg", ".mp4": "video/mp4"}
 RUN_MS = 120_000
 
 pytestmark = [pytest.mark.browser, pytest.mark.diffusion]
@@ -27,7 +32,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.diffusion]
 @pytest.fixture(scope="module")
 def studio(tiny_checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStudio]:
     """A studio whose models folder holds a tiny model of each flavour."""
-    folders = [tiny_checkpoint(engine_id) for engine_id in FLAVOURS]
+    folders = [tiny_checkpoint(engine_id) for engine_id in (*FLAVOURS, VACE)]
     loras = folders[0].parent / "loras"
     loras.mkdir()
     save_lora(loras / "slow.safetensors")
@@ -147,3 +152,82 @@ def test_the_finer_settings_reach_the_run_and_come_back_after_a_reload(page: Pag
     expect(page.locator("#loras")).to_contain_text("slow.safetensors:0.5@low")
     expect(page.locator("#last-image img")).to_have_count(1)
     expect(page.locator("#embed-source input")).not_to_be_checked()
+
+
+def drop(page: Page, place: str, *paths: Path) -> None:
+    """Lets files fall on a place of the page."""
+    page.evaluate(
+        """([place, files]) => {
+          const transfer = new DataTransfer();
+          for (const [name, type, content] of files) {
+            const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+            transfer.items.add(new File([bytes], name, {type}));
+          }
+          const event = new DragEvent('drop', {bubbles: true, cancelable: true, dataTransfer: transfer});
+          document.querySelector(place).dispatchEvent(event);
+        }""",
+        [place, [(path.name, KINDS[path.suffix], base64.b64encode(path.read_bytes()).decode()) for path in paths]],
+    )
+
+
+def expect_subjects(page: Page, *subjects: tuple[str, bool]) -> None:
+    """The references that the form holds: each with its picture, its name, and whether its background goes."""
+    for slot, (name, is_alone) in enumerate(subjects, 1):
+        picture = "#image" if slot == 1 else f"#image-{slot}"
+        expect(page.locator(f"{picture} img")).to_be_visible(timeout=PATIENCE_MS)
+        expect(page.locator(f"#subject-{slot} :is(input, textarea)")).to_have_value(name)
+        expect(page.locator(f"#alone-{slot} input")).to_be_checked(checked=is_alone)
+    expect(page.locator("#seen img")).to_have_count(len(subjects), timeout=PATIENCE_MS)
+
+
+def test_two_references_with_names_make_a_video_and_come_back_from_reload_and_file(
+    new_page: Callable[..., Page], studio: RunningStudio
+) -> None:
+    page = open_page(new_page(locale="en-US"), studio.url)
+    page.fill("#prompt textarea", "a cat sniffs at a flower")
+    page.click("[data-fold=advanced]")
+    choose_engine(page, "Wan 2.1 VACE 1.3B")
+    expect(page.locator("#fit")).to_have_count(0)
+    page.fill("#resolution input", "96x64")
+    page.press("#resolution input", "Enter")
+    set_value(page, "frames", "5")
+    set_value(page, "steps", "2")
+    drop(page, "#image-2", FLOWER)
+    expect(page.locator("#image-2 img")).to_be_visible(timeout=PATIENCE_MS)
+    drop(page, "#screen", CAT)
+    expect(page.locator("#image img")).to_be_visible(timeout=PATIENCE_MS)
+    page.fill("#subject-1 :is(input, textarea)", "the cat")
+    page.fill("#subject-2 :is(input, textarea)", "the flower")
+    page.check("#alone-1 input")
+    expect(page.locator("#seen")).to_contain_text("As the model sees them, 96 × 64", timeout=PATIENCE_MS)
+    expect_subjects(page, ("the cat", True), ("the flower", False))
+    expect(page.locator("#plan .plan-fit")).to_contain_text("The 2 reference pictures are each put whole on white")
+    page.click("#seen [data-slot='0'][data-to='1']")
+    expect_subjects(page, ("the flower", False), ("the cat", True))
+    expect(page.locator("#plan .plan-fit")).to_contain_text("background: Reference 2 (the cat)", timeout=PATIENCE_MS)
+
+    job = submit(page)
+    page.wait_for_selector(f".status[data-of='{job}'] .state.done", timeout=RUN_MS)
+    page.wait_for_function("document.querySelector('video')?.videoWidth === 96", timeout=PATIENCE_MS)
+    folder = studio.data / "jobs" / job
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    assert report["parameters"]["subjects"] == [
+        {"name": "the flower", "remove_background": False},
+        {"name": "the cat", "remove_background": True},
+    ]
+    given = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (FLOWER, CAT)]
+    assert [each["sha256"] for each in report["references"]] == given
+
+    page.reload()
+    expect_subjects(page, ("the flower", False), ("the cat", True))
+
+    # Somebody else has nothing but the file.
+    other = open_page(new_page(locale="en-US"), studio.url)
+    drop(other, "#screen", folder / "video.mp4")
+    expect_subjects(other, ("the flower", False), ("the cat", True))
+    again = submit(other)
+    other.wait_for_selector(f".status[data-of='{again}'] .state.done", timeout=RUN_MS)
+    made = json.loads((studio.data / "jobs" / again / "report.json").read_text(encoding="utf-8"))
+    assert made["parameters"] == report["parameters"]
+    assert made["output"]["frames_sha256"] == report["output"]["frames_sha256"]
+    assert "Traceback" not in studio.log(), studio.log()

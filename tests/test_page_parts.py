@@ -49,6 +49,8 @@ VALUES: dict[str, Any] = {
     "image": None, "prompt": "镜头向左摇", "engine": "camera", "preset": "standard", "resolution": "720p", "seed": "",
     "frames": 96, "fps": 24, "steps": 10, "guidance": 1, "fit": "crop", "negative_prompt": "",
     "guidance_schedule": "", "scheduler": "", "flow_shift": "", "loras": [], "last_image": None, "embed_source": True,
+    "image_2": None, "image_3": None, "subject_1": "", "subject_2": "", "subject_3": "",
+    "alone_1": False, "alone_2": False, "alone_3": False,
     "double_rate": False, "ending": "plain",
 }  # fmt: skip
 

@@ -258,6 +258,7 @@ def test_a_suggestion_is_applied_as_it_would_be_made_now(services: Services) -> 
     data = form(proposal=replace(OFFERED, preset="high_motion"))
     assert handlers.apply(data, click("preset")) == {
         "preset": "high_motion", "resolution": "720p", "frames": 96, "fps": 24, "steps": None, "guidance": None,
+        "guidance_schedule": "", "scheduler": "", "flow_shift": "",
     }  # fmt: skip
     assert handlers.apply(data, click("guidance")) == {}
     assert handlers.apply(form(), click("preset")) == {}

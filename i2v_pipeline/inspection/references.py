@@ -5,7 +5,7 @@ Knows no request; what the subject network found is handed in.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -32,12 +32,21 @@ def reference_findings(
 
     `size` is the video's width and height.
     """
+    return named(findings_of(picture, size, found), name)
+
+
+def findings_of(picture: Picture, size: tuple[int, int], found: Found | None = None) -> tuple[Finding, ...]:
+    """The same without the name; each sentence begins in the middle, for `named`."""
     general = (*picture.notes, *picture_findings(picture.pixels))
-    findings = [
+    return (
         *(finding for finding in general if finding.code in _SAID_OF_A_REFERENCE),
         *_own_findings(picture, size),
         *(_found_findings(found) if found is not None else ()),
-    ]
+    )
+
+
+def named(findings: Iterable[Finding], name: Text) -> tuple[Finding, ...]:
+    """The findings, each sentence beginning with `name`."""
     return tuple(
         replace(finding, message=Text(f"{name.en}: {finding.message.en}", f"{name.zh}：{finding.message.zh}"))
         for finding in findings

@@ -7,11 +7,11 @@ from typing import Any
 import gradio as gr
 
 from i2v_pipeline.types import Text
-from studio.page import history, queue, reuse, status
+from studio.page import history, queue, reuse, status, subjects
 from studio.page.comparing import make_compare, make_comparison
 from studio.page.desk import Desk
 from studio.page.endpoints import add_endpoints
-from studio.page.form import Form, make_engine, make_picture, make_preset, make_settings
+from studio.page.form import Form, make_engine, make_preset, make_settings
 from studio.page.longer import make_longer
 from studio.page.plan import empty_plan, engine_html, lacks_html
 from studio.page.refine_events import make_refine
@@ -84,7 +84,8 @@ def _make_form(services: Services, form: Form, view: dict[str, Any]) -> None:
     spec = next(iter(services.engines.values()))
     view["examples"] = gr.HTML(_examples(services), elem_id="examples", js_on_load=_PICK_EXAMPLE)
     view["note"] = gr.HTML("", elem_id="note", js_on_load=reuse.ON_NOTE)
-    make_picture(form)
+    subjects.make_pictures(spec, form)
+    view["seen"] = gr.HTML("", elem_id="seen", js_on_load=subjects.ON_MOVE)
     view["subject"] = gr.HTML("", elem_id="subject", js_on_load="")
     view["restore"] = gr.UploadButton(
         label("restore"),  # pyright: ignore[reportArgumentType] - translated as every label is

@@ -10,9 +10,10 @@ from i2v_pipeline.types import Ending
 from studio.page.form import Values
 from studio.page.refine import Proposal, from_json, to_json
 from studio.page.services import Services
+from studio.page.subjects import NAMES, PICTURES, SWITCHES
 from studio.page.uploads import own_upload
 
-TEXTS = ("prompt", "negative_prompt", "resolution", "seed", "guidance_schedule", "scheduler", "flow_shift")
+TEXTS = ("prompt", "negative_prompt", "resolution", "seed", "guidance_schedule", "scheduler", "flow_shift", *NAMES)
 NUMBERS = ("frames", "fps", "steps", "guidance")
 FITS = ("crop", "pad", "stretch")
 
@@ -38,11 +39,12 @@ def read(kept: Any, services: Services) -> Draft | None:  # noqa: ANN401 - whate
     if not _is_form(values, services):
         return None
     fields = {name: values.get(name) for name in ("engine", "preset", "fit", *TEXTS, *NUMBERS)}
-    pictures = {name: own_upload(values.get(name)) for name in ("image", "last_image")}
+    pictures = {name: own_upload(values.get(name)) for name in (*PICTURES, "last_image")}
     more = {"loras": values.get("loras") or [], "embed_source": values.get("embed_source") is not False}
+    switches = {name: values.get(name) is True for name in SWITCHES}
     # A form of an earlier version has no after-care.
     care = {"double_rate": values.get("double_rate", False), "ending": values.get("ending", "plain")}
-    return Draft(values={**fields, **pictures, **more, **care}, proposal=from_json(kept.get("proposal")))
+    return Draft(values={**fields, **pictures, **more, **switches, **care}, proposal=from_json(kept.get("proposal")))
 
 
 def _is_form(values: Mapping[str, Any], services: Services) -> bool:

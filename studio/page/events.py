@@ -16,11 +16,11 @@ import gradio as gr
 from i2v_pipeline.errors import PictureError
 from i2v_pipeline.types import GenerationRequest
 from studio.jobs.types import JobError
-from studio.page import draft, notes
+from studio.page import draft, notes, subjects
 from studio.page.comparing import CompareHandlers
 from studio.page.desk import Data, Desk, Updates
 from studio.page.edge import at_edge
-from studio.page.form import engine_updates, preset_values, read_picture, with_what_the_form_lacks
+from studio.page.form import engine_updates, preset_values, with_what_the_form_lacks
 from studio.page.plan import check_can_run, plan_html, warnings_of
 from studio.page.remedies import changes_of, form_values, warning_html
 from studio.page.series import Series, read_series, request_of, requests_of
@@ -51,6 +51,7 @@ class Handlers:
             self.view["planned"]: count,
             self.view["plan"]: plan_html(values, proposal, self.services, series),
             self.view["draft"]: draft.write(values, proposal),
+            self.view["seen"]: subjects.subjects_html(self.services.engines[values["engine"]], values),
             **self.desk.refining.told(values, proposal),
             **self.comparing.told(data, values, proposal),
         }
@@ -58,12 +59,23 @@ class Handlers:
     @at_edge
     def check_picture(self, data: Data) -> None:
         """Refuses a picture that cannot be read as soon as it is there."""
-        picture_facts(read_picture(self.desk.values(data)))
+        values = self.desk.values(data)
+        for picture in subjects.pictures_on(self.services.engines[values["engine"]], values):
+            picture_facts(picture)
+
+    @at_edge
+    def move_reference(self, data: Data, event: gr.EventData) -> Updates:
+        """A reference and all that belongs to it in the place of another one, and that one in its."""
+        values = self.desk.values(data)
+        swapped = subjects.swapped(values, int(event.slot), int(event.to))
+        return {self.form[field]: value for field, value in swapped.items()}
 
     @at_edge
     def look_for_subject(self, data: Data) -> Updates:
-        """What the picture's subject means for a video; nothing for a picture that cannot be read."""
-        image = self.desk.values(data)["image"]
+        """What the first picture's subject means for a video; nothing for one that cannot be read. References are
+        judged as the model sees them."""
+        values = self.desk.values(data)
+        image = None if self.services.engines[values["engine"]].takes.references else values["image"]
         try:
             found = subject_facts(Path(image)) if image else ()
         except PictureError:
@@ -89,6 +101,7 @@ class Handlers:
         prompt = example.prompt.zh if event.lang.startswith("zh") else example.prompt.en
         return {
             self.form["image"]: self.desk.cached(example.path),
+            self.form["subject_1"]: "",
             self.form["prompt"]: prompt,
             **self.desk.refining.updates(None),
         }
@@ -152,7 +165,8 @@ class Handlers:
     def _series(self, data: Data, values: Mapping[str, Any], request: gr.Request) -> Series:
         if self.desk.page(request).editing is not None:
             return Series()
-        return read_series(values, data[self.view["pictures"]], is_each_line=data[self.view["each_line"]])
+        spec = self.services.engines[values["engine"]]
+        return read_series(spec, values, data[self.view["pictures"]], is_each_line=data[self.view["each_line"]])
 
     def _submit(self, wanted: Sequence[GenerationRequest], request: gr.Request) -> Updates:
         jobs = self.services.store.submit_many(wanted, self.desk.owner(request))

@@ -17,7 +17,7 @@ from i2v_pipeline.errors import PictureError, RequestError
 from i2v_pipeline.presets import find_engine
 from i2v_pipeline.specs import EngineSpec, Preset
 from i2v_pipeline.types import Aftercare, Ending, GenerationRequest, PresetName, Text
-from studio.page import fine
+from studio.page import fine, subjects
 from studio.page.services import Services
 from studio.page.text import engine_label, label
 from studio.recipe import SEED_LIMIT, Choice
@@ -33,19 +33,6 @@ STEPS_RANGE = (1, 100)
 """From 1 on, since distilled models take 4."""
 GUIDANCE_RANGE = (1.0, 20.0)
 """1 is none at all. Both are shown for engines that take such a setting."""
-
-
-def make_picture(form: Form) -> None:
-    """The picture; fills `form`."""
-    form["image"] = gr.Image(
-        type="filepath",
-        image_mode=None,
-        sources=["upload", "clipboard"],
-        buttons=[],
-        height=250,
-        label=label("image"),
-        elem_id="image",
-    )
 
 
 def make_engine(services: Services, form: Form) -> None:
@@ -154,6 +141,7 @@ def engine_updates(spec: EngineSpec, name: PresetName) -> dict[str, Any]:
         "guidance": gr.update(visible=spec.takes.guidance, value=values["guidance"]),
         "negative_prompt": gr.update(visible=spec.takes.negative_prompt, placeholder=_usual_negative(spec)),
         **fine.fine_updates(spec),
+        **subjects.subject_updates(spec),
     }
 
 
@@ -171,6 +159,7 @@ def request_values(request: GenerationRequest) -> dict[str, Any]:
         **own,
         **asdict(request.aftercare),
         **fine.fine_values(request, preset, find_engine(request.engine)),
+        **subjects.subject_values(request),
     }
 
 
@@ -182,8 +171,6 @@ def what_the_form_lacks(request: GenerationRequest) -> list[Text]:
     lacks = []
     if fine.lacks_loras(request, _preset_of(request)):
         lacks.append(Text("LoRAs from outside the LoRA folder", "LoRA 文件夹之外的 LoRA"))
-    if len(request.images) > 1:
-        lacks.append(Text("its further pictures", "其余图像"))
     if request.continues is not None:
         lacks.append(Text("the video that it continues", "所续写的视频"))
     if request.checkpoint is not None:
@@ -197,8 +184,6 @@ def with_what_the_form_lacks(wanted: GenerationRequest, before: GenerationReques
         return wanted
     return replace(
         wanted,
-        images=(*wanted.images, *before.images[1:]),
-        subjects=before.subjects,
         loras=(*wanted.loras, *fine.foreign_loras(before, _preset_of(before))),
         checkpoint=before.checkpoint,
         device=before.device,
@@ -209,7 +194,7 @@ def with_what_the_form_lacks(wanted: GenerationRequest, before: GenerationReques
 def read_values(form: Form, data: Mapping[Any, Any]) -> dict[str, Any]:
     """What the components hold, by field, as an event brings it; of the picture the path."""
     values = {field: data[component] for field, component in form.items()}
-    pictures = {field: values[field]["path"] if values[field] else None for field in ("image", "last_image")}
+    pictures = {field: values[field]["path"] if values[field] else None for field in (*subjects.PICTURES, "last_image")}
     return {**values, **pictures}
 
 
@@ -231,17 +216,18 @@ def read_choice(spec: EngineSpec, values: Values) -> Choice:
         fit=None if takes.references else values["fit"],
         aftercare=Aftercare(double_rate=values["double_rate"], ending=values["ending"]),
     )
-    return replace(choice, **fine.read_fine(spec, values))
+    return replace(choice, **fine.read_fine(spec, values), **subjects.read_subjects(spec, values))
 
 
-def read_picture(values: Values) -> Path:
-    """The uploaded picture. Raises `PictureError` where there is none."""
-    if not values["image"]:
+def read_picture(spec: EngineSpec, values: Values) -> Path:
+    """The uploaded picture, or the first reference. Raises `PictureError` where there is none."""
+    pictures = subjects.pictures_on(spec, values)
+    if not pictures:
         raise PictureError(
             "There is no picture yet. Drop one onto the form, or take one of the examples.",
             "还没有图像。请把图像拖到表单中，或选一张示例图像。",
         )
-    return Path(values["image"])
+    return pictures[0]
 
 
 def _preset_choices(spec: EngineSpec) -> list[tuple[Any, str]]:

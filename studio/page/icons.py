@@ -6,6 +6,8 @@ from __future__ import annotations
 _PATHS = {
     "up": "M8 13V3M3.5 7.5 8 3l4.5 4.5",
     "down": "M8 3v10M3.5 8.5 8 13l4.5-4.5",
+    "left": "M13 8H3M7.5 3.5 3 8l4.5 4.5",
+    "right": "M3 8h10M8.5 3.5 13 8l-4.5 4.5",
     "pause": "M5.5 3.5v9M10.5 3.5v9",
     "play": "M5 3.5v9l7.5-4.5z",
     "edit": "M3 13l.7-3L11 2.7l2.3 2.3L6 12.3zM9.3 4.4l2.3 2.3",

@@ -18,6 +18,7 @@ from studio.page.refine import Proposal, motion_for
 from studio.page.remedies import warning_html
 from studio.page.series import Series, count_words, requests_of
 from studio.page.services import Services, picture_facts
+from studio.page.subjects import findings_on, white_words
 from studio.page.text import both, duration, escape
 from studio.page.words import motion_words
 from studio.plans import plan_here
@@ -136,7 +137,7 @@ def _obstacle(spec: EngineSpec, request: GenerationRequest) -> str:
 
 def _findings_of(spec: EngineSpec, request: GenerationRequest) -> Iterator[Finding]:
     facts = picture_facts(request.images[0])
-    yield from facts.findings
+    yield from findings_on(request) if request.subjects else facts.findings
     yield from request_findings(spec, request, source_size=(facts.width, facts.height))
     yield from training_findings(spec, request)
 
@@ -152,6 +153,8 @@ def _motion(motion: Motion) -> str:
 
 
 def _fit_of(request: GenerationRequest) -> Text:
+    if request.subjects:
+        return white_words(request)
     facts = picture_facts(request.images[0])
     return describe_fit(request.fit, request.width, request.height, facts.width, facts.height)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import gradio as gr
 
@@ -74,9 +75,8 @@ class QueueHandlers:
         page, values = self.desk.page(request), self.desk.values(data)
         before = page.before or draft.write(values, data[self.desk.view["proposal"]])
         self.desk.change(request, editing=job.id, before=before, note=notes.editing(job))
-        pictures = {"image": job.request.images[0], "last_image": job.request.last_image}
-        cached = {field: path and self.desk.cached(path) for field, path in pictures.items()}
-        settings = {**request_values(job.request), **cached}
+        settings = {**request_values(job.request), "image": job.request.images[0]}
+        settings |= {field: self.desk.cached(path) for field, path in settings.items() if isinstance(path, Path)}
         return self.desk.fill(settings, taken_before(job.request.origin, job.request.motion))
 
 

@@ -5,7 +5,7 @@ Knows no component and renders nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -86,7 +86,8 @@ def propose(
     spec: EngineSpec,
     services: Services,
     *,
-    picture: bytes | None,
+    pictures: Sequence[bytes],
+    subjects: Sequence[str] = (),
     fidelity: Fidelity,
     is_gone: Callable[[], bool],
 ) -> Proposal:
@@ -97,7 +98,11 @@ def propose(
         style=style_of(spec),
         settings=services.refiner,
         mode="auto",
-        picture=picture,
+        picture=next(iter(pictures), None),
+        further_pictures=pictures[1:],
+        subjects=subjects,
+        # A name that was typed stays as it was typed.
+        locked=[name for name in subjects if name and name in typed],
         fidelity=fidelity,
         cancelled=is_gone,
     )

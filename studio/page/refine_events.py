@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
 from typing import Any, get_args
 
 import gradio as gr
@@ -28,6 +27,7 @@ from studio.page.edge import at_edge
 from studio.page.form import Form, preset_values, read_values
 from studio.page.refine import Proposal
 from studio.page.services import Services
+from studio.page.subjects import pictures_on, references_on
 from studio.page.text import label
 
 Data = Mapping[Component, Any]
@@ -164,8 +164,9 @@ class RefineHandlers:
         values = read_values(self.form, data)
         if not (values["prompt"] or "").strip():
             raise InputError(NOTHING_TYPED.en, NOTHING_TYPED.zh)
-        if values["image"] and self._may_see() is None:
-            yield {self.view["refine_panel"]: refine_panel.question_html(self._host)}
+        pictures = pictures_on(self._spec(values), values)
+        if pictures and self._may_see() is None:
+            yield {self.view["refine_panel"]: refine_panel.question_html(self._host, len(pictures))}
             return
         async for updates in self._propose(data):
             yield updates
@@ -259,10 +260,10 @@ class RefineHandlers:
     async def _propose(self, data: Data) -> AsyncIterator[Updates]:
         values, before = read_values(self.form, data), data[self.view["proposal"]]
         spec = self._spec(values)
-        picture, note = None, ""
-        if data[self.view["show_picture"]] and values["image"]:
+        paths, pictures, note = pictures_on(spec, values), [], ""
+        if data[self.view["show_picture"]] and paths:
             if self._may_see():
-                picture = (await asyncio.to_thread(open_picture, Path(values["image"]))).source
+                pictures = [(await asyncio.to_thread(open_picture, path)).source for path in paths]
             else:
                 note = refine_panel.note_html(refine_panel.taken_back(self._host))
         yield {self.view["refine_panel"]: refine_panel.working_panel()}
@@ -276,7 +277,8 @@ class RefineHandlers:
                 typed,
                 spec,
                 self.services,
-                picture=picture,
+                pictures=pictures,
+                subjects=[each.subject.name for each in references_on(spec, values)],
                 fidelity=data[self.view["fidelity"]],
                 is_gone=gone.is_set,
             )

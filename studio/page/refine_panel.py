@@ -85,11 +85,13 @@ def edited_html(prompt: str, proposal: Proposal | None, spec: EngineSpec) -> str
     )
 
 
-def question_html(host: str) -> str:
-    """Whether the picture may leave this machine, with a button for each answer."""
-    asked = Text(f"Show the picture to the LLM at {host}?", f"允许把图像发送给 {host} 的大模型吗？")
+def question_html(host: str, count: int = 1) -> str:
+    """Whether the pictures, `count` of them now, may leave this machine, with a button for each answer."""
+    what = Text("the picture", "图像") if count == 1 else Text(f"all {count} pictures", f"全部 {count} 张图像")
+    asked = Text(f"Show {what.en} to the LLM at {host}?", f"允许把{what.zh}发送给 {host} 的大模型吗？")
+    one = "It leaves this machine as a JPEG" if count == 1 else "Each leaves this machine as a JPEG"
     how = Text(
-        "It leaves this machine as a JPEG of at most 1024 pixels, without metadata. Your answer is kept for this host, "
+        f"{one} of at most 1024 pixels, without metadata. Your answer is kept for this host, "
         "and the box below takes it back.",
         "图像会缩小到 1024 像素以内、去除元数据后以 JPEG 离开本机。你的回答会为该服务保留，可随时用下方选项撤回。",
     )

@@ -13,7 +13,7 @@ import gradio as gr
 from i2v_pipeline.presets import find_engine
 from i2v_pipeline.recipe import Recipe, StoredPicture, missing_parts, read_recipe, request_from_report
 from studio.library import last_frame_png
-from studio.page import notes
+from studio.page import notes, subjects
 from studio.page.desk import Data, Desk, Updates
 from studio.page.edge import at_edge
 from studio.page.form import request_values, what_the_form_lacks
@@ -23,7 +23,7 @@ from studio.page.status import advised
 
 PARTS: Mapping[str, tuple[str, ...]] = {
     "prompt": ("prompt", "negative_prompt"),
-    "picture": ("image", "last_image"),
+    "picture": (*subjects.FIELDS, "last_image"),
     "parameters": (
         "engine",
         "preset",
@@ -99,12 +99,14 @@ class ReuseHandlers:
         Raises `RecipeError` for any other file.
         """
         recipe = read_recipe(Path(data[self.view["restore"]]["path"]))
-        picture = self._picture_of(recipe, request)
+        picture, *further = self._pictures_of(recipe, request)
         # The request needs a file's name; where there is none the form's picture is left as it is.
         wanted = request_from_report(recipe.report, Path(picture or ""))
-        told = [finding.message for finding in missing_parts(recipe) if finding.code != "picture" or not picture]
+        here = {code for code, is_there in (("picture", picture), ("references", all(further))) if is_there}
+        told = [finding.message for finding in missing_parts(recipe) if finding.code not in here]
         last = recipe.last_picture and self._cached_picture(recipe.last_picture)
-        settings = {**request_values(wanted), "image": picture, "last_image": last}
+        settings = {**request_values(wanted), "last_image": last}
+        settings |= zip(subjects.PICTURES, (picture, *further, None, None), strict=False)
         parts = [part for part in PARTS if part != "picture" or picture]
         self.desk.change(request, note=notes.restored(told, what_the_form_lacks(wanted)))
         return self._fill(data, settings, parts, taken_before(wanted.origin, wanted.motion))
@@ -130,16 +132,21 @@ class ReuseHandlers:
         # An engine changes the ranges of fields that are not filled; alone it changes nothing else.
         return {place: update for place, update in updates.items() if place not in left}
 
-    def _picture_of(self, recipe: Recipe, request: gr.Request) -> str | None:
-        """The picture in the file; else that of the person's own job that the report is of."""
-        if recipe.picture is not None:
-            return self._cached_picture(recipe.picture)
+    def _pictures_of(self, recipe: Recipe, request: gr.Request) -> list[str | None]:
+        """The pictures in the file; else those of the person's own job that the report is of. None for one that is
+        nowhere."""
+        told = [recipe.report["image"], *recipe.report.get("references", [])[1:]]
         job = self.services.find_job(str(recipe.report.get("job")), self.desk.owner(request))
-        if job is None:
-            return None
-        path = job.request.images[0]
-        is_same = hashlib.sha256(path.read_bytes()).hexdigest() == recipe.report["image"]["sha256"]
-        return self.desk.cached(path) if is_same else None
+        stored = [recipe.picture, *(recipe.references or (None,) * (len(told) - 1))]
+        paths = job.request.images if job is not None and len(job.request.images) == len(told) else (None,) * len(told)
+
+        def found(picture: StoredPicture | None, path: Path | None, sha256: str) -> str | None:
+            if picture is not None:
+                return self._cached_picture(picture)
+            is_same = path is not None and hashlib.sha256(path.read_bytes()).hexdigest() == sha256
+            return self.desk.cached(path) if path is not None and is_same else None
+
+        return [found(picture, path, each["sha256"]) for picture, path, each in zip(stored, paths, told, strict=True)]
 
     def _cached_picture(self, picture: StoredPicture) -> str:
         kind, content = picture

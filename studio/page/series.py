@@ -9,11 +9,13 @@ from typing import Any
 
 from i2v_pipeline.checks import check_request
 from i2v_pipeline.errors import InputError, RequestError
+from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import GenerationRequest, Text
 from studio.jobs.types import MAX_WAITING
 from studio.page.form import Values, read_choice, read_picture
 from studio.page.refine import Proposal, motion_for, origin_for
 from studio.page.services import Services, picture_facts
+from studio.page.subjects import check_references, pictures_on
 from studio.recipe import compose
 
 
@@ -41,7 +43,7 @@ def request_of(values: Values, proposal: Proposal | None, services: Services) ->
     """The complete, checked request that the form stands for. Raises `InputError`."""
     spec = services.engines[values["engine"]]
     prompt = values["prompt"] or ""
-    image = read_picture(values)
+    image = read_picture(spec, values)
     facts = picture_facts(image)
     request = compose(
         spec,
@@ -53,16 +55,19 @@ def request_of(values: Values, proposal: Proposal | None, services: Services) ->
         motion=motion_for(prompt, proposal, spec, services),
     )
     check_request(spec, request)
+    check_references(request)
     return request
 
 
-def read_series(values: Values, uploads: Sequence[Mapping[str, Any]] | None, *, is_each_line: bool) -> Series:
+def read_series(
+    spec: EngineSpec, values: Values, uploads: Sequence[Mapping[str, Any]] | None, *, is_each_line: bool
+) -> Series:
     """What the form and the files beside it hold, as an event brings them."""
     lines = [line.strip() for line in (values["prompt"] or "").splitlines()] if is_each_line else []
     return Series(
         pictures=tuple((str(upload.get("orig_name") or ""), Path(upload["path"])) for upload in uploads or ()),
         prompts=tuple(line for line in lines if line),
-        has_own_picture=bool(values["image"]),
+        has_own_picture=bool(pictures_on(spec, values)),
     )
 
 
@@ -77,6 +82,12 @@ def requests_of(
         raise RequestError(
             f"{series.videos} videos at once: at most {MAX_WAITING} may wait. Take fewer pictures or prompts.",
             f"一次生成 {series.videos} 个视频：最多可排队 {MAX_WAITING} 个。请减少图像或提示词。",
+        )
+    if series.pictures and services.engines[values["engine"]].takes.references:
+        raise RequestError(
+            "More pictures at once: this engine makes one video of all its references. Take them out of “Several at "
+            "once”, or put them beside the others as references.",
+            "一次多张图像：该引擎用全部参考图生成一个视频。请从“一次生成多个”中移除，或放入参考图。",
         )
     return list(_each_request(values, proposal, series, services))
 
@@ -93,13 +104,14 @@ def count_words(series: Series) -> Text:
 def _each_request(
     values: Values, proposal: Proposal | None, series: Series, services: Services
 ) -> Iterator[GenerationRequest]:
-    own = [("", values["image"])] if series.has_own_picture or not series.pictures else []
-    for name, picture in (*own, *series.pictures):
+    own: list[tuple[str, Values]] = [("", {})] if series.has_own_picture or not series.pictures else []
+    further = ((name, {"image": picture}) for name, picture in series.pictures)
+    for name, picture in (*own, *further):
         for prompt in series.prompts or (values["prompt"],):
             # A refinement belongs to the whole box, not to one of its lines.
             origin = None if series.prompts else proposal
             try:
-                yield request_of({**values, "image": picture, "prompt": prompt}, origin, services)
+                yield request_of({**values, **picture, "prompt": prompt}, origin, services)
             except InputError as error:
                 if not name:
                     raise

@@ -23,6 +23,12 @@ KEY_PREFIX = "i2v_"
 
 LABELS: dict[str, Text] = {
     "image": Text("Input picture", "输入图像"),
+    "reference_1": Text("Reference 1", "参考图 1"),
+    "reference_2": Text("Reference 2", "参考图 2"),
+    "reference_3": Text("Reference 3", "参考图 3"),
+    "subject_name": Text("Name of the subject", "主体名称"),
+    "subject_placeholder": Text("e.g. the cat", "例如：小猫"),
+    "subject_alone": Text("Remove the background", "去除背景"),
     "image_alt": Text("The picture that becomes a video", "将要变成视频的图像"),
     "prompt": Text("Prompt", "提示词 (Prompt)"),
     "prompt_info": Text("The engine gets exactly this text.", "引擎收到的就是这段文字。"),
@@ -30,7 +36,7 @@ LABELS: dict[str, Text] = {
         "e.g. The camera slowly pushes in, waves break on the rocks", "例如：镜头慢慢推近，海浪拍打礁石"
     ),
     "refine": Text("Refine the prompt", "优化提示词"),
-    "show_picture": Text("Let the LLM see the picture", "让大模型看到图像"),
+    "show_picture": Text("Let the LLM see the pictures", "让大模型看到图像"),
     "fidelity": Text("What the LLM may add", "大模型可添加的内容"),
     "fidelity_strict": Text("Nothing", "不添加"),
     "fidelity_balanced": Text("What the movement needs", "动作所需"),

@@ -17,6 +17,7 @@ from studio.page.longer import LongerHandlers
 from studio.page.queue import QueueHandlers
 from studio.page.refine_events import wire_refine
 from studio.page.reuse import ReuseHandlers
+from studio.page.subjects import PICTURES
 
 # No event is part of the public API, which has endpoints of its own. Values come as they are: Gradio's own reading of a
 # picture forgets its rotation and depth and tells a reader's error with the path of the file, and a number out of range
@@ -55,7 +56,7 @@ def _wire_form(desk: Desk, handlers: Handlers, everything: list[Component]) -> N
     plan: dict[str, Any] = {
         "fn": handlers.plan,
         "inputs": {*fields, *several, view["proposal"], view["planned"], view["count"]},
-        "outputs": [view[name] for name in ("plan", "draft", "planned", "advice", "edited", "compare_plan")],
+        "outputs": [view[name] for name in ("plan", "seen", "draft", "planned", "advice", "edited", "compare_plan")],
         "js": _COUNT,
         # One at a time and in the queue: otherwise answers overtake each other, and an old plan would stay.
         "concurrency_limit": 1,
@@ -63,9 +64,11 @@ def _wire_form(desk: Desk, handlers: Handlers, everything: list[Component]) -> N
     }
     changes = [component.change for component in (*form.values(), *several, view["proposal"])]
     gr.on(changes, **plan, trigger_mode="always_last")
-    form["image"].upload(handlers.check_picture, fields, None, **EVENT).failure(
-        None, None, form["image"], js="() => null", **PRIVATE
-    )
+    for field in PICTURES:
+        form[field].upload(handlers.check_picture, fields, None, **EVENT).failure(
+            None, None, form[field], js="() => null", **PRIVATE
+        )
+    view["seen"].move_reference(handlers.move_reference, fields, list(form.values()), **EVENT)
     form["image"].change(handlers.look_for_subject, fields, [view["subject"]], trigger_mode="always_last", **EVENT)
     form["preset"].input(handlers.choose_preset, fields, list(form.values()), **EVENT)
     form["engine"].input(handlers.choose_engine, fields, [*form.values(), view["engine_note"], view["lacks"]], **EVENT)
