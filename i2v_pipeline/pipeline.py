@@ -22,8 +22,10 @@ from i2v_pipeline.images import Picture, open_picture, prepare
 from i2v_pipeline.inspection.advise import advise
 from i2v_pipeline.inspection.judge import inspect_frames, quality_of
 from i2v_pipeline.inspection.preflight import picture_findings, request_findings, without_repeats
-from i2v_pipeline.planning import plan_run
-from i2v_pipeline.planning.machine import this_machine
+from i2v_pipeline.planning import learn, plan_run
+from i2v_pipeline.planning.costs import CUDA_CONTEXT_GIB, DENOISERS
+from i2v_pipeline.planning.learned import EMPTY, Amounts, read_book
+from i2v_pipeline.planning.machine import Machine, this_machine
 from i2v_pipeline.presets import find_engine
 from i2v_pipeline.report import Measured, OutputFacts, Run, build_report
 from i2v_pipeline.specs import EngineSpec
@@ -38,6 +40,7 @@ class Outputs:
     """Where the results go. `shown_path` is what the report calls the video; nobody else's paths belong in it.
 
     In the file `state` an engine keeps what a later run can go on from; None keeps nothing. It stays when the run ends.
+    From the file `learned` the plan knows what past runs took, and this run is added to it; None does neither.
     """
 
     video: Path
@@ -46,6 +49,7 @@ class Outputs:
     first_frame: Path | None = None
     poster: Path | None = None
     state: Path | None = None
+    learned: Path | None = None
 
 
 class EngineCache:
@@ -87,7 +91,8 @@ def run(
         *request_findings(spec, request, source_size=(prepared.source_width, prepared.source_height)),
         *training_findings(spec, request),
     )
-    plan = plan_run(spec, request, this_machine(outputs.video.parent))
+    machine, book = this_machine(outputs.video.parent), EMPTY if outputs.learned is None else read_book(outputs.learned)
+    plan = plan_run(spec, request, machine, book=book)
 
     # 2. Generate and write, frame by frame
     engine = engines.get(spec)
@@ -113,13 +118,14 @@ def run(
 
         # 4. Report: inside the video and beside it
         engine_facts = dict(engine.facts())
+        measured = clock.measured(engine_facts)
         facts = Run(
             job_id=job_id,
             created=created,
             request=request,
             spec=spec,
             prepared=prepared,
-            measured=clock.measured(engine_facts),
+            measured=measured,
             engine_facts=engine_facts,
             findings=(*without_repeats(before, engine.findings()), *advise(inspection, spec, request)),
             plan=plan,
@@ -142,7 +148,19 @@ def run(
     if outputs.poster:
         write_poster(outputs.poster, written.first_frame)
     write_json(outputs.report, report)
+    if outputs.learned is not None and engine_facts.get("mode", plan.mode) == plan.mode:
+        _learn(outputs.learned, facts, machine)
     return report
+
+
+def _learn(path: Path, run: Run, machine: Machine) -> None:
+    """Notes what the run took, unless only a part of it was done here or it went on another device than planned."""
+    measured, is_on_gpu = run.measured, run.plan.peak_vram_gib > 0
+    if measured.resumed_at_step is not None or is_on_gpu != (measured.reserved_vram_gib is not None):
+        return
+    vram = None if measured.reserved_vram_gib is None else measured.reserved_vram_gib + CUDA_CONTEXT_GIB
+    taken = Amounts(seconds=dict(measured.stage_seconds), vram_gib=vram, ram_gib=measured.peak_ram_gib)
+    learn(path, run.spec, run.request, machine, run.plan, taken, is_first=measured.is_first)
 
 
 def _finish(unfinished: Path, outputs: Outputs, facts: Run) -> dict[str, Any]:
@@ -195,11 +213,11 @@ class _Clock:
         self._started = self._switched = time.monotonic()
         self._stage: StageName = "load"
         self._seconds: dict[StageName, float] = defaultdict(float)
-        self._peak_bytes = 0
+        self._peak_bytes: dict[StageName, int] = defaultdict(int)
 
     def __call__(self, progress: Progress) -> None:
         self._switch(progress.stage)
-        self._peak_bytes = max(self._peak_bytes, self._process.memory_info().rss)
+        self._peak_bytes[self._stage] = max(self._peak_bytes[self._stage], self._process.memory_info().rss)
         self._on_progress(progress)
 
     def watch(self, chunks: Iterator[U8Frames]) -> Iterator[U8Frames]:
@@ -216,8 +234,12 @@ class _Clock:
         return Measured(
             stage_seconds=dict(self._seconds),
             wall_seconds=time.monotonic() - self._started,
-            peak_ram_gib=self._peak_bytes / GIB,
+            is_first=not DENOISERS.isdisjoint(engine_facts.get("loaded", ())),
+            stage_ram_gib={name: peak / GIB for name, peak in self._peak_bytes.items()},
+            stage_vram_gib=engine_facts.pop("stage_peaks_gib", {}),
+            peak_ram_gib=max(self._peak_bytes.values()) / GIB,
             peak_vram_gib=engine_facts.pop("peak_vram_gib", None),
+            reserved_vram_gib=engine_facts.pop("reserved_vram_gib", None),
             resumed_at_step=engine_facts.pop("resumed_at_step", None),
             runs=engine_facts.pop("runs", 1),
         )

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from i2v_pipeline.errors import InputError, PresetsError
 from i2v_pipeline.specs import Capabilities, Component, DiffusionSpec, EngineSpec, Grid, Preset, PromptStyle
-from i2v_pipeline.types import Expert, Intensity, LoraRef, Precision, PresetName, SchedulerName, Text
+from i2v_pipeline.types import Expert, FeatureCache, Intensity, LoraRef, Precision, PresetName, SchedulerName, Text
 
 PRESETS_PATH = Path(__file__).resolve().parent.parent / "presets.yaml"
 REQUIRED_PRESETS: tuple[PresetName, ...] = ("preview", "standard", "high_motion", "creative")
@@ -83,6 +83,9 @@ class _Capabilities(_Strict):
     moves_subject: bool
     last_image: bool = False
     loras: bool = False
+    attention: bool = False
+    caches: list[FeatureCache] = []
+    compiled: bool = False
 
 
 class _Component(_Strict):
@@ -220,7 +223,7 @@ def _spec(engine_id: str, engine: _Engine) -> EngineSpec:
             token_limit=engine.prompt_style.token_limit,
             languages=tuple(engine.prompt_style.languages),
         ),
-        takes=_plain(Capabilities, engine.takes),
+        takes=replace(_plain(Capabilities, engine.takes), caches=tuple(engine.takes.caches)),
         sources=engine.sources,
         diffusion=None if engine.diffusion is None else _diffusion(engine.diffusion),
     )

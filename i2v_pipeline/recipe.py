@@ -20,9 +20,11 @@ from i2v_pipeline.presets import find_engine
 from i2v_pipeline.report import SCHEMA
 from i2v_pipeline.types import (
     AddedElement,
+    Attention,
     CameraTag,
     Device,
     Expert,
+    FeatureCache,
     Finding,
     Fit,
     GenerationRequest,
@@ -113,6 +115,9 @@ class _Parameters(_Part):
     checkpoint: _Word | None = None
     device: Device | Literal["auto"] = "auto"
     precision: Precision | Literal["auto"] = "auto"
+    attention: Attention = "auto"
+    cache: FeatureCache = "off"
+    compiled: bool = False
 
 
 class _Added(_Part):
@@ -248,6 +253,9 @@ def request_from_report(
         checkpoint=checkpoint,
         device=settings.device,
         precision=settings.precision,
+        attention=settings.attention,
+        cache=settings.cache,
+        compiled=settings.compiled,
     )
     check_request(find_engine(request.engine), request)
     return request

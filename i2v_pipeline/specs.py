@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from i2v_pipeline.types import Intensity, LoraRef, Precision, PresetName, SchedulerName, Text
+from i2v_pipeline.types import FeatureCache, Intensity, LoraRef, Precision, PresetName, SchedulerName, Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,11 @@ class Preset:
 
 @dataclass(frozen=True, kw_only=True)
 class Capabilities:
-    """What an engine takes. The page hides and `check_request` refuses what it does not."""
+    """What an engine takes. The page hides and `check_request` refuses what it does not.
+
+    `attention`: whether another kernel than PyTorch's own can compute it. `caches` are the feature caches beside none.
+    `compiled`: whether its denoiser is made of equal blocks, of which one is compiled for all.
+    """
 
     negative_prompt: bool
     steps: bool
@@ -69,6 +73,9 @@ class Capabilities:
     moves_subject: bool
     last_image: bool = False
     loras: bool = False
+    attention: bool = False
+    caches: tuple[FeatureCache, ...] = ()
+    compiled: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import secrets
 import sys
 import time
@@ -18,13 +17,14 @@ from typing import Any, get_args
 
 from i2v_pipeline.errors import Cancelled, InputError, RequestError, StudioError
 from i2v_pipeline.planning.devices import known_devices
+from i2v_pipeline.planning.learned import EMPTY
 from i2v_pipeline.presets import find_engine, load_presets
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import Fit, Motion, PresetName, Text
 from studio.doctor import diagnose
 from studio.file_commands import add_check, add_inspect, add_rerun, add_strip, check_out
 from studio.models import best_engine, needs_of, state_of
-from studio.plans import Hypothesis, duration, machine_like, machine_now, plan_choice, told
+from studio.plans import Hypothesis, default_data, duration, learned_in, machine_like, machine_now, plan_choice, told
 from studio.printing import pick, print_json
 from studio.recipe import SEED_LIMIT, Choice, compose, motion_of, origin_of, parse_lora, style_of
 
@@ -154,11 +154,6 @@ def _add_doctor(commands: Any) -> None:  # noqa: ANN401
     doctor.set_defaults(run=_doctor)
 
 
-def default_data() -> Path:
-    """The folder of jobs and videos: STUDIO_DATA, or `data` beside app.py."""
-    return Path(os.environ.get("STUDIO_DATA") or Path(__file__).resolve().parent.parent / "data")
-
-
 def _serve(arguments: argparse.Namespace) -> None:
     from studio.server import serve  # the page's library takes seconds to import
 
@@ -231,7 +226,7 @@ def _generate(arguments: argparse.Namespace) -> None:
 
     # 3. Make it
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    outputs = outputs_at(arguments.out or Path("outputs") / f"{stamp}-{spec.id}-{request.seed}.mp4")
+    outputs = outputs_at(arguments.out or Path("outputs") / f"{stamp}-{spec.id}-{request.seed}.mp4", default_data())
     with running() as (engines, bar):
         report = run(request, engines, outputs, bar, job_id=f"{stamp}-{request.seed}")
 
@@ -288,7 +283,9 @@ def _plan(arguments: argparse.Namespace) -> None:
     choice = Choice(
         preset=arguments.preset, resolution=arguments.resolution, frames=arguments.frames, steps=arguments.steps
     )
-    answer = plan_choice(spec, choice, machine)
+    # What was learned here says nothing about another card.
+    book = EMPTY if arguments.gpu is not None else learned_in(default_data())
+    answer = plan_choice(spec, choice, machine, book)
     if arguments.json:
         print_json(answer)
         return

@@ -10,7 +10,7 @@ from typing import Any
 from i2v_pipeline.errors import InputError
 from i2v_pipeline.presets import find_engine, load_presets
 from studio.models import best_engine
-from studio.plans import machine_now
+from studio.plans import default_data, machine_now
 from studio.printing import pick, print_json
 
 
@@ -112,7 +112,8 @@ def _rerun(arguments: argparse.Namespace) -> None:
         loras=tuple(arguments.lora),
     )
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    outputs = outputs_at(arguments.out or Path("outputs") / f"{stamp}-rerun-{arguments.original.stem}.mp4")
+    made = arguments.out or Path("outputs") / f"{stamp}-rerun-{arguments.original.stem}.mp4"
+    outputs = outputs_at(made, default_data())
     with running() as (engines, bar):
         result = rerun(original, given, engines, outputs, bar, job_id=f"{stamp}-rerun")
     if arguments.json:

@@ -29,6 +29,7 @@ from i2v_pipeline.engines.loading import (
     sha256_of,
 )
 from i2v_pipeline.engines.lora import Lora, fuse, open_loras
+from i2v_pipeline.engines.meter import VramMeter
 from i2v_pipeline.engines.notes import STATE_NOT_SAVED, STATE_NOT_USED, decoded_in_tiles, prompt_notes
 from i2v_pipeline.engines.state import Saved, StateKeeper, StateUnusable, sources_digest
 from i2v_pipeline.errors import Paused
@@ -40,7 +41,6 @@ from i2v_pipeline.types import Finding, GenerationRequest, OnProgress, Precision
 
 log = logging.getLogger("studio.diffusion")
 
-GIB = 2**30
 PREVIEW_EVERY_S = 0.5
 _OFFLOAD: Mapping[Placement, str] = {
     "resident": "none: every part stays on the device",
@@ -93,8 +93,7 @@ class DiffusionEngine:
         on_progress(Progress(stage="load", step=0, steps=len(self._diffusion.components)))
         loaded = self._load(request, mode_called(mode))
         parts, family = loaded.parts, loaded.family
-        if parts.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(parts.device)
+        on_progress = meter = VramMeter(on_progress, parts.device)
         self._change_loras(loaded, open_loras(request.loras))
         parts.loaded.clear()
         self._cache.reused.clear()
@@ -129,8 +128,7 @@ class DiffusionEngine:
             yield from self._decode(chunks, request, latents.numel(), on_progress, keeper)
         if keeper.failure is not None:
             self._findings.append(STATE_NOT_SAVED)
-        if parts.device.type == "cuda":
-            self._facts["peak_vram_gib"] = round(torch.cuda.max_memory_allocated(parts.device) / GIB, 3)
+        self._facts |= meter.facts()
 
     def findings(self) -> tuple[Finding, ...]:
         return tuple(self._findings)

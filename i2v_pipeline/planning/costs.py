@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from i2v_pipeline.guidance import NO_GUIDANCE, strength_at
 from i2v_pipeline.planning.architectures import Architecture, Unet, Work, load_architectures
-from i2v_pipeline.planning.devices import AttentionKernel, Device
+from i2v_pipeline.planning.devices import Device
 from i2v_pipeline.planning.modes import Mode
+from i2v_pipeline.planning.tuning import EAGER, Tuning
 from i2v_pipeline.specs import DiffusionSpec, EngineSpec
 from i2v_pipeline.types import GenerationRequest, StageName, StagePlan
 
@@ -41,18 +42,7 @@ STREAMED_LAYERS = 2
 PINNED_COPIES = 2.0
 """What layers that stream take in RAM: as loaded, and pinned for the copy."""
 _ENCODERS = ("text_encoder", "image_encoder")
-_DENOISERS = ("transformer", "transformer_2", "unet")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tuning:
-    """What changes how fast the same operations run. The engines have PyTorch's attention and compile nothing."""
-
-    attention: AttentionKernel = "sdpa"
-    elementwise_share: float = 1.0
-
-
-EAGER = Tuning()
+DENOISERS = frozenset({"transformer", "transformer_2", "unet"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,15 +76,19 @@ class Job:
 
     @property
     def denoisers(self) -> float:
-        return sum(self.weights.get(name, 0.0) for name in _DENOISERS)
+        return sum(self.weights.get(name, 0.0) for name in DENOISERS)
 
     @property
     def largest_denoiser(self) -> float:
-        return max(self.weights.get(name, 0.0) for name in _DENOISERS)
+        return max(self.weights.get(name, 0.0) for name in DENOISERS)
 
     @property
     def vae(self) -> float:
         return self.weights["vae"]
+
+    @property
+    def weight_bytes(self) -> float:
+        return sum(self.weights.values())
 
     @property
     def flops(self) -> float:
@@ -155,17 +149,20 @@ def job_of(spec: EngineSpec, diffusion: DiffusionSpec, request: GenerationReques
 def cost_of(job: Job, mode: Mode, device: Device, tuning: Tuning = EAGER) -> Cost:
     """What `job` takes in `mode` on `device`. Weights of a stage count what stays from a run before it."""
     held = _held_by_stage(job, mode)
+    later = _stage_seconds(job, mode, device, tuning)
+    only_first = {"load": job.disk_bytes / READ_BYTES_PER_S - later["load"], "denoise": tuning.compile_s}
     stages = tuple(
         StagePlan(
             name=name,
             weights_gib=round(held[name].weights / GIB, 3) if name in held else 0.0,
             activations_gib=round(held[name].activations / GIB, 3) if name in held else 0.0,
-            seconds=round(seconds, 3),
+            seconds=round(seconds + only_first.get(name, 0.0), 3),
+            later_seconds=round(seconds, 3),
         )
-        for name, seconds in _stage_seconds(job, mode, device, tuning).items()
+        for name, seconds in later.items()
     )
     peak = max(each.total for each in held.values()) / GIB * ALLOCATOR_SHARE
-    whole = sum(job.weights.values()) / GIB
+    whole = job.weight_bytes / GIB
     if device.is_cpu:
         return Cost(mode=mode, stages=stages, vram_gib=0.0, ram_gib=round(LIBRARIES_GIB + peak, 2))
     # A part is loaded into RAM before it goes to the card; what leaves the card to come back lies there whole.
@@ -248,16 +245,19 @@ def _weights(job: Job, mode: Mode) -> tuple[float, float, float, float, float]:
 
 
 def _stage_seconds(job: Job, mode: Mode, device: Device, tuning: Tuning) -> dict[StageName, float]:
+    """Of a run that finds the model loaded, as far as the mode keeps it: where encoders leave, they come back."""
     half = _denoise_rate(job, device)
     convolution = (device.half_flops if job.is_half_vae else device.tf32_flops) * CONVOLUTION_SHARE
     forward = _seconds(job.forward, half, device, tuning)
     if mode.placement == "streamed":
         forward = max(forward, job.largest_denoiser / device.pcie_bandwidth)
     # What comes back to the card in every run: the parts one after another, each expert once.
-    moved = sum(job.weights.values()) / device.pcie_bandwidth if mode.placement == "swapped" else 0.0
+    moved = job.weight_bytes / device.pcie_bandwidth if mode.placement == "swapped" else 0.0
     decode = _seconds(job.decode, convolution, device, tuning) * (TILED_FLOPS if mode.tiled else 1.0)
     return {
-        "load": job.disk_bytes / READ_BYTES_PER_S,
+        "load": job.encoders / job.weight_bytes * job.disk_bytes / READ_BYTES_PER_S
+        if mode.placement == "staged"
+        else 0.0,
         "encode": _seconds(job.encode, half, device, tuning) + _seconds(job.vae_encode, convolution, device, tuning),
         "denoise": job.passes * forward + moved,
         "decode": decode,
@@ -266,7 +266,8 @@ def _stage_seconds(job: Job, mode: Mode, device: Device, tuning: Tuning) -> dict
 
 
 def _seconds(work: Work, rate: float, device: Device, tuning: Tuning) -> float:
-    operations = work.flops / rate + work.attention_flops / device.attention_flops[tuning.attention]
+    attention = device.attention_flops.get(tuning.attention, device.attention_flops["sdpa"])
+    operations = work.flops / rate + work.attention_flops / attention
     return OVERHEAD * (operations + tuning.elementwise_share * work.elementwise_bytes / device.bandwidth)
 
 
