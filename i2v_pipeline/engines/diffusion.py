@@ -18,6 +18,7 @@ from torch import Tensor
 from i2v_pipeline.denoise import denoise, first_state, preview
 from i2v_pipeline.engines.cache import ConditioningCache
 from i2v_pipeline.engines.family import Family, Inputs
+from i2v_pipeline.engines.levers import CACHE_NOT_RESUMED, Levers
 from i2v_pipeline.engines.loading import (
     DTYPES,
     Parts,
@@ -35,6 +36,7 @@ from i2v_pipeline.engines.state import Saved, StateKeeper, StateUnusable, source
 from i2v_pipeline.errors import Paused
 from i2v_pipeline.guidance import guidance_as_json
 from i2v_pipeline.hub import checkpoint_sha256, find_checkpoint
+from i2v_pipeline.planning.machine import installed_kernels
 from i2v_pipeline.planning.modes import Mode, Placement, mode_called
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import Finding, GenerationRequest, OnProgress, Precision, Prepared, Progress, U8Frames
@@ -111,14 +113,21 @@ class DiffusionEngine:
 
         scheduler = family.scheduler(request)
         self._facts["inputs"] = _hashes_of(conditioning)
+        if request.cache != "off":
+            state_path = None
+            self._findings.append(CACHE_NOT_RESUMED)
         with contextlib.closing(StateKeeper(state_path, self._state_key(inputs, loaded, scheduler))) as keeper:
             # 3. Denoise, from the start or from what an earlier run has saved
             start = self._start(family, scheduler, request, keeper, parts.device)
             if start.state.step < len(scheduler.timesteps) or loaded.loras:
                 family.load_denoisers(on_load, lambda name, model: self._fuse(loaded, name, model))
             self._findings += loaded.lora_findings
-            self._note_run(request, loaded, scheduler)
-            latents = self._denoise(family, conditioning, scheduler, request, on_progress, keeper, start)
+            levers = Levers(self._spec, parts)
+            with levers.pulled(request, family.denoisers()):
+                self._note_run(request, loaded, scheduler)
+                latents = self._denoise(family, conditioning, scheduler, request, on_progress, keeper, start)
+            self._facts |= levers.facts
+            self._findings += levers.findings
 
             # 4. Decode, a few frames at a time
             self._facts["tile_side"] = side = family.tile_side(latents)
@@ -190,6 +199,8 @@ class DiffusionEngine:
             [(name, parts.fingerprint(name), str(parts.dtypes[name])) for name in self._diffusion.components],
             [lora.sha256 for lora in loaded.loras],
             sorted(loaded.family.facts(request).items()),
+            # What is taken unasked depends on these.
+            (sorted(installed_kernels()), request.compiled and parts.mode.placement),
             (type(scheduler).__name__, sorted(_settings_of(scheduler).items()), scheduler.timesteps.tolist()),
             # How many threads share a sum decides its last bit.
             (loaded.runtime["device"], torch.get_num_threads(), torch.__version__, metadata.version("diffusers")),
@@ -302,7 +313,6 @@ class DiffusionEngine:
             "runtime": loaded.runtime,
             "precision": loaded.precision,
             "precisions": {name: str(parts.dtypes[name]).removeprefix("torch.") for name in self._diffusion.components},
-            "attention": "torch scaled_dot_product_attention",
             "mode": parts.mode.id,
             "offload": _OFFLOAD[parts.mode.placement],
             "scheduler": {

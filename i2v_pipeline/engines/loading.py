@@ -13,6 +13,7 @@ import torch
 import transformers
 from torch import Tensor
 
+from i2v_pipeline.engines.passes import Passes
 from i2v_pipeline.errors import InputError
 from i2v_pipeline.hub import Checkpoint
 from i2v_pipeline.planning.modes import Mode
@@ -49,7 +50,7 @@ class Parts:
 
     `kinds` maps the names of components with weights to their classes, so that a checkpoint cannot name others. `mode`
     says which of them lie on the device together; it may change between two runs. `loaded` lists what was loaded since
-    the list was last cleared.
+    the list was last cleared. `passes` is how a denoiser is run.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Parts:
         self.dtypes = dtypes
         self.mode = mode
         self.loaded: list[str] = []
+        self.passes = Passes()
         self._kinds = kinds
         self._modules: dict[str, Any] = {}
         self._on_device: set[str] = set()
@@ -110,6 +112,10 @@ class Parts:
     def look(self, name: str) -> Any:  # noqa: ANN401
         """A component that was loaded, for its settings alone, wherever it lies."""
         return self._modules[name]
+
+    def loaded_of(self, *names: str) -> dict[str, Any]:
+        """Those of these components that are loaded, wherever they lie."""
+        return {name: self._modules[name] for name in names if name in self._modules}
 
     def leave(self, *names: str) -> None:
         """These components have done their work in this run; they go where the mode keeps them for the next one."""

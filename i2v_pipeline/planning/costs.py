@@ -121,12 +121,12 @@ def job_of(spec: EngineSpec, diffusion: DiffusionSpec, request: GenerationReques
     # The counts of activations and traffic are those of half precision where the engine uses it on a GPU.
     wider, vae_wider = width / 2, (vae_width / 2 if spec.family != "wan" else 1.0)
     pixels, guided = request.width * request.height, _guided_steps(diffusion, request)
-    steps = request.steps or 0
+    steps, shape = request.steps or 0, (request.width, request.height, request.frames)
     encoded = 1 if diffusion.per_token_timesteps or spec.family != "wan" else request.frames
     return Job(
         encode=_encoders_work(architecture, prompts=2 if guided else 1, wider=wider),
         vae_encode=_wider(architecture.vae.encode_work(pixels, encoded), vae_wider),
-        forward=_wider(architecture.denoiser.work(request.width, request.height, request.frames), wider),
+        forward=_wider(architecture.denoiser.work(*shape, apart=on_cpu), wider),
         passes=steps + guided,
         guided_steps=guided,
         steps=steps,
