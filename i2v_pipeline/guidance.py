@@ -78,11 +78,26 @@ def parse_guidance(text: str) -> Guidance:
     return parts[0] if len(parts) == 1 else (parts[0], parts[1])
 
 
+def guidance_as_text(guidance: Guidance) -> str:
+    """The guidance as `parse_guidance` reads it."""
+    if isinstance(guidance, tuple):
+        return ",".join(guidance_as_text(part) for part in guidance)
+    if not isinstance(guidance, GuidanceSchedule):
+        return _number(guidance)
+    first, last, begin, end = map(_number, (guidance.first, guidance.last, guidance.begin, guidance.end))
+    return f"{first}..{last}@{begin}-{end}"
+
+
 def guidance_as_json(guidance: Guidance | None) -> Any:  # noqa: ANN401 - any JSON value
     """The guidance in JSON values, for the report: a number, a schedule's fields, or a list of two of these."""
     if isinstance(guidance, tuple):
         return [guidance_as_json(part) for part in guidance]
     return asdict(guidance) if isinstance(guidance, GuidanceSchedule) else guidance
+
+
+def _number(value: float) -> str:
+    """Every digit of it, so that the same number is read back."""
+    return repr(float(value)).removesuffix(".0")
 
 
 def _part(match: re.Match[str]) -> float | GuidanceSchedule:

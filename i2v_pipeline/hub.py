@@ -105,6 +105,11 @@ def models_folder() -> Path:
     return Path(os.environ.get("STUDIO_MODELS") or _ROOT / "models")
 
 
+def local_loras() -> tuple[Path, ...]:
+    """The LoRA files that a person has put into `loras` below `models_folder`, by name."""
+    return tuple(sorted((models_folder() / "loras").glob("*.safetensors")))
+
+
 def tokenizer_folder(spec: EngineSpec) -> Path | None:
     """Where the tokenizer of the engine's own model is; None where the model is not here."""
     if spec.diffusion is None:

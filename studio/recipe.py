@@ -151,6 +151,12 @@ def default_negative(spec: EngineSpec, motion: Motion) -> str:
     return separator.join(word for word in words if word not in spec.diffusion.stillness_words)
 
 
+def lora_as_text(lora: LoraRef) -> str:
+    """The LoRA as `parse_lora` reads it, by its file's name alone."""
+    weight = "" if lora.weight == 1 else f":{lora.weight:g}"
+    return f"{Path(lora.source).name}{weight}{f'@{lora.expert}' if lora.expert else ''}"
+
+
 def parse_lora(text: str) -> LoraRef:
     """`FILE`, `FILE:0.8`, `FILE@high` or `FILE:0.8@low`. Raises `RequestError` for anything else."""
     found = _LORA.fullmatch(text.strip())

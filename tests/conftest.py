@@ -14,6 +14,7 @@ IS_CI = os.environ.get("CI") == "true"
 # What Gradio says about its own open streams when a page is left.
 PARTING_WORDS = (
     "AbortError", "Connection errored out", "ERR_ABORTED", "ERR_CONNECTION", "ERR_INCOMPLETE", "network error",
+    "Unexpected error 404: Not Found",
 )  # fmt: skip
 
 # Nothing is right or wrong for being slow.

@@ -13,17 +13,26 @@ import pytest
 from page_handlers import CAT, FORM, REQUEST, Studio, opening, page
 from PIL import Image
 
+from i2v_pipeline.errors import RequestError
 from i2v_pipeline.pipeline import EngineCache
+from i2v_pipeline.presets import load_presets
 from i2v_pipeline.types import GuidanceSchedule, LoraRef, Motion
 from studio.jobs.store import Job, JobStore
 from studio.jobs.types import MAX_WAITING
 from studio.jobs.worker import run_job
 from studio.page import notes
 from studio.page.desk import PAGE_OF_JOBS
-from studio.page.form import what_the_form_lacks, with_what_the_form_lacks
+from studio.page.form import (
+    engine_updates,
+    read_choice,
+    request_values,
+    what_the_form_lacks,
+    with_what_the_form_lacks,
+)
 from studio.page.history import history_html, listing
 from studio.page.queue import queue_html
 from studio.page.text import both
+from studio.recipe import compose
 
 FLOWER = CAT.with_name("flower.jpg")
 
@@ -123,18 +132,67 @@ def test_a_running_job_is_not_edited(studio: Studio, store: JobStore) -> None:
 
 def test_what_the_form_has_no_field_for_survives_an_edit_and_is_named_on_reuse() -> None:
     rich = replace(
-        REQUEST, loras=(LoraRef(source="own.safetensors"),), last_image=FLOWER, checkpoint=Path("own"), device="cpu",
-        images=(CAT, FLOWER), guidance=GuidanceSchedule(first=9, last=3), embed_source=False, flow_shift=3.0,
+        REQUEST, loras=(LoraRef(source="own.safetensors"),), checkpoint=Path("own"), device="cpu", images=(CAT, FLOWER),
     )  # fmt: skip
-    edited = with_what_the_form_lacks(replace(REQUEST, prompt="other"), rich)
-    assert edited == replace(rich, prompt="other")
-    changed = with_what_the_form_lacks(replace(REQUEST, guidance=5.0), rich)
-    assert changed.guidance == 5.0
+    assert with_what_the_form_lacks(replace(REQUEST, prompt="other"), rich) == replace(rich, prompt="other")
     assert with_what_the_form_lacks(replace(REQUEST, engine="i2vgen-xl"), rich).loras == ()
     told = " ".join(text.en for text in what_the_form_lacks(rich))
-    for word in ("guidance", "LoRA", "last picture", "further pictures", "model folder"):
+    for word in ("LoRA", "further pictures", "model folder"):
         assert word in told
     assert what_the_form_lacks(REQUEST) == []
+
+
+@pytest.fixture
+def loras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which the page finds LoRAs, with two in it."""
+    monkeypatch.setenv("STUDIO_MODELS", str(tmp_path))
+    folder = tmp_path / "loras"
+    folder.mkdir()
+    for name in ("ink.safetensors", "slow.safetensors"):
+        (folder / name).write_bytes(b"")
+    return folder
+
+
+def test_every_finer_setting_comes_back_into_the_form_as_it_was_chosen(loras: Path) -> None:
+    spec = load_presets()["wan2.2-i2v-a14b"]
+    chosen = {
+        "guidance_schedule": "9..6.25@0-0.6,3.5", "scheduler": "euler", "flow_shift": "3.25", "embed_source": False,
+        "loras": ["slow.safetensors:0.8@high", "ink.safetensors"], "last_image": str(FLOWER),
+    }  # fmt: skip
+    values = {**FORM, "image": str(CAT), "engine": spec.id, "frames": 81, "fps": 16, "resolution": "480p", **chosen}
+    request = compose(
+        spec, read_choice(spec, values), image=CAT, image_size=(451, 300), prompt="a cat", origin=REQUEST.origin,
+        motion=Motion(),
+    )  # fmt: skip
+    assert request.guidance == (GuidanceSchedule(first=9, last=6.25, end=0.6), 3.5)
+    assert (request.scheduler, request.flow_shift, request.embed_source) == ("euler", 3.25, False)
+    assert request.loras == (
+        LoraRef(source=str(loras / "slow.safetensors"), weight=0.8, expert="high"),
+        LoraRef(source=str(loras / "ink.safetensors")),
+    )
+    shown = request_values(request)
+    assert read_choice(spec, {**values, **shown, "last_image": str(shown["last_image"])}) == replace(
+        read_choice(spec, values), seed=request.seed, resolution=request.resolution, guidance=request.guidance,
+        negative_prompt=request.negative_prompt,
+    )  # fmt: skip
+
+
+def test_a_preset_takes_the_finer_settings_back_that_it_decides_itself(loras: Path) -> None:
+    spec = load_presets()["wan2.2-i2v-a14b"]
+    updates = engine_updates(spec, "standard")
+    assert {updates[name]["value"] for name in ("guidance_schedule", "scheduler", "flow_shift")} == {""}
+    assert updates["loras"]["choices"] == ["ink.safetensors", "slow.safetensors"]
+    assert not engine_updates(load_presets()["camera"], "standard")["loras"]["visible"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [("loras", ["/etc/passwd"], "ink.safetensors, slow.safetensors"), ("flow_shift", "much", "above 0"),
+     ("guidance_schedule", "9...6", "a ramp")],
+)  # fmt: skip
+def test_a_finer_setting_that_cannot_be_read_is_refused(loras: Path, field: str, value: object, told: str) -> None:
+    with pytest.raises(RequestError, match=told):
+        read_choice(load_presets()["wan2.2-i2v-a14b"], {**FORM, "frames": 81, "fps": 16, field: value})
 
 
 def test_jobs_are_moved_held_and_removed_and_only_by_their_owner(studio: Studio, store: JobStore) -> None:
@@ -223,7 +281,7 @@ def test_only_the_ticked_parts_of_a_job_come_into_the_form(studio: Studio, store
         return form_of(studio.reuse.reuse({**data, "parts": list(parts)}, request))
 
     assert reused("seed") == {"seed": "7"} | {"proposal": None}
-    assert set(reused("picture")) == {"image", "proposal"}
+    assert set(reused("picture")) == {"image", "last_image", "proposal"}
     assert reused("prompt")["prompt"] == REQUEST.prompt
     parameters = reused("parameters")
     assert parameters["frames"] == REQUEST.frames

@@ -11,6 +11,7 @@ from playwright.sync_api import Page, expect
 from running_studio import PATIENCE_MS, RunningStudio, choose_example, open_page, running_studio, submit
 
 from i2v_pipeline.presets import load_presets
+from tests.test_diffusion_requests import save_lora
 
 FLAVOURS = {
     "i2vgen-xl": "I2VGen-XL",
@@ -27,6 +28,9 @@ pytestmark = [pytest.mark.browser, pytest.mark.diffusion]
 def studio(tiny_checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStudio]:
     """A studio whose models folder holds a tiny model of each flavour."""
     folders = [tiny_checkpoint(engine_id) for engine_id in FLAVOURS]
+    loras = folders[0].parent / "loras"
+    loras.mkdir()
+    save_lora(loras / "slow.safetensors")
     data = tmp_path_factory.mktemp("studio") / "data"
     with running_studio(data, STUDIO_MODELS=str(folders[0].parent), HF_HUB_CACHE=str(data.parent / "hub")) as started:
         yield started
@@ -111,3 +115,35 @@ def test_each_flavour_makes_a_video_and_its_report_through_the_page(
     page.click("#reuse")
     expect(page.locator("#steps input[type=number]")).to_have_value("2")
     expect(page.locator("#negative-prompt textarea")).to_have_value(report["prompt"]["negative_sent"])
+
+
+def test_the_finer_settings_reach_the_run_and_come_back_after_a_reload(page: Page, studio: RunningStudio) -> None:
+    open_page(page, studio.url)
+    choose_example(page, "cat.jpg", "猫转头")
+    page.click("[data-fold=advanced]")
+    choose_engine(page, FLAVOURS["wan2.2-i2v-a14b"])
+    expect(page.locator("#last-image")).to_be_visible()
+    page.set_input_files("#last-image input[type=file]", "examples/flower.jpg")
+    expect(page.locator("#last-image img")).to_be_visible(timeout=PATIENCE_MS)
+    page.fill("#guidance-schedule input", "5..2,1")
+    page.fill("#loras input", "slow.safetensors:0.5@low")
+    page.press("#loras input", "Enter")
+    page.uncheck("#embed-source input")
+    page.fill("#resolution input", "64x64")
+    page.press("#resolution input", "Enter")
+    set_value(page, "frames", "5")
+    set_value(page, "steps", "2")
+    expect(page.locator("#plan .plan-numbers")).to_contain_text("64 × 64 · 5", timeout=PATIENCE_MS)
+    job = submit(page)
+    page.wait_for_selector(f".status[data-of='{job}'] .state.done", timeout=RUN_MS)
+    report = json.loads((studio.data / "jobs" / job / "report.json").read_text(encoding="utf-8"))
+    (lora,) = report["engine"]["loras"]
+    assert (lora["file"], lora["weight"], lora["expert"]) == ("slow.safetensors", 0.5, "low")
+    assert report["parameters"]["guidance"] == [{"first": 5.0, "last": 2.0, "begin": 0.0, "end": 1.0}, 1.0]
+    assert report["image"]["last"]["sha256"]
+
+    page.reload()
+    expect(page.locator("#guidance-schedule input")).to_have_value("5..2,1", timeout=PATIENCE_MS)
+    expect(page.locator("#loras")).to_contain_text("slow.safetensors:0.5@low")
+    expect(page.locator("#last-image img")).to_have_count(1)
+    expect(page.locator("#embed-source input")).not_to_be_checked()

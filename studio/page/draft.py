@@ -11,7 +11,7 @@ from studio.page.refine import Proposal, from_json, to_json
 from studio.page.services import Services
 from studio.page.uploads import own_upload
 
-TEXTS = ("prompt", "negative_prompt", "resolution", "seed")
+TEXTS = ("prompt", "negative_prompt", "resolution", "seed", "guidance_schedule", "scheduler", "flow_shift")
 NUMBERS = ("frames", "fps", "steps", "guidance")
 FITS = ("crop", "pad", "stretch")
 
@@ -37,7 +37,9 @@ def read(kept: Any, services: Services) -> Draft | None:  # noqa: ANN401 - whate
     if not _is_form(values, services):
         return None
     fields = {name: values.get(name) for name in ("engine", "preset", "fit", *TEXTS, *NUMBERS)}
-    return Draft(values={**fields, "image": own_upload(values.get("image"))}, proposal=from_json(kept.get("proposal")))
+    pictures = {name: own_upload(values.get(name)) for name in ("image", "last_image")}
+    more = {"loras": values.get("loras") or [], "embed_source": values.get("embed_source") is not False}
+    return Draft(values={**fields, **pictures, **more}, proposal=from_json(kept.get("proposal")))
 
 
 def _is_form(values: Mapping[str, Any], services: Services) -> bool:
@@ -47,4 +49,6 @@ def _is_form(values: Mapping[str, Any], services: Services) -> bool:
         and values.get("fit") in FITS
         and all(isinstance(values.get(name), str | None) for name in TEXTS)
         and all(isinstance(values.get(name), int | float | None) for name in NUMBERS)
+        and isinstance(values.get("loras"), list | None)
+        and all(isinstance(lora, str) for lora in values.get("loras") or ())
     )

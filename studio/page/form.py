@@ -17,6 +17,7 @@ from i2v_pipeline.errors import PictureError, RequestError
 from i2v_pipeline.presets import find_engine
 from i2v_pipeline.specs import EngineSpec, Preset
 from i2v_pipeline.types import GenerationRequest, PresetName, Text
+from studio.page import fine
 from studio.page.services import Services
 from studio.page.text import engine_label, label
 from studio.recipe import SEED_LIMIT, Choice
@@ -115,12 +116,14 @@ def make_settings(spec: EngineSpec, form: Form) -> None:
         visible=spec.takes.negative_prompt,
         elem_id="negative-prompt",
     )
+    fine.make_fine(spec, form)
 
 
 def preset_values(spec: EngineSpec, name: PresetName) -> dict[str, Any]:
     """What choosing a preset writes into the form."""
     preset = spec.presets[name]
-    return {"resolution": preset.resolution, **{field: getattr(preset, field) for field in NUMBERS}}
+    plain = dict.fromkeys(fine.OF_PRESET, fine.AS_PRESET)
+    return {"resolution": preset.resolution, **{field: getattr(preset, field) for field in NUMBERS}, **plain}
 
 
 def engine_updates(spec: EngineSpec, name: PresetName) -> dict[str, Any]:
@@ -140,6 +143,7 @@ def engine_updates(spec: EngineSpec, name: PresetName) -> dict[str, Any]:
         "steps": gr.update(visible=spec.takes.steps, value=values["steps"]),
         "guidance": gr.update(visible=spec.takes.guidance, value=values["guidance"]),
         "negative_prompt": gr.update(visible=spec.takes.negative_prompt, placeholder=_usual_negative(spec)),
+        **fine.fine_updates(spec),
     }
 
 
@@ -147,9 +151,10 @@ def request_values(request: GenerationRequest) -> dict[str, Any]:
     """What the form shows for a request of before; the seed too, so that the same video comes out."""
     names = ("prompt", "engine", "resolution", "frames", "fps", "steps", "fit", "negative_prompt")
     values = {name: getattr(request, name) for name in names}
-    preset = request.preset or "standard"
-    guidance = request.guidance if _is_one_guidance(request) else _preset_of(request).guidance
-    return {**values, "guidance": guidance, "seed": str(request.seed), "preset": preset}
+    preset = _preset_of(request)
+    guidance = request.guidance if _is_one_guidance(request) else preset.guidance
+    own = {"guidance": guidance, "seed": str(request.seed), "preset": request.preset or "standard"}
+    return {**values, **own, **fine.fine_values(request, preset, find_engine(request.engine))}
 
 
 def what_the_form_lacks(request: GenerationRequest) -> list[Text]:
@@ -158,12 +163,8 @@ def what_the_form_lacks(request: GenerationRequest) -> list[Text]:
     Raises `InputError` for an engine that is no longer there.
     """
     lacks = []
-    if not _is_one_guidance(request):
-        lacks.append(Text("a guidance that changes over the steps", "随步数变化的引导系数"))
-    if request.loras != _preset_of(request).loras:
-        lacks.append(Text("its LoRAs", "所用的 LoRA"))
-    if request.last_image is not None:
-        lacks.append(Text("its last picture", "结尾图像"))
+    if fine.lacks_loras(request, _preset_of(request)):
+        lacks.append(Text("LoRAs from outside the LoRA folder", "LoRA 文件夹之外的 LoRA"))
     if len(request.images) > 1:
         lacks.append(Text("its further pictures", "其余图像"))
     if request.checkpoint is not None:
@@ -175,26 +176,21 @@ def with_what_the_form_lacks(wanted: GenerationRequest, before: GenerationReques
     """`wanted`, with what the form has no field for as it was `before`; with another engine none of it fits."""
     if wanted.engine != before.engine:
         return wanted
-    is_same_guidance = wanted.guidance == request_values(before)["guidance"]
-    kept = replace(
+    return replace(
         wanted,
-        guidance=before.guidance if is_same_guidance else wanted.guidance,
         images=(*wanted.images, *before.images[1:]),
-        last_image=before.last_image,
+        loras=(*wanted.loras, *fine.foreign_loras(before, _preset_of(before))),
         checkpoint=before.checkpoint,
         device=before.device,
         precision=before.precision,
-        embed_source=before.embed_source,
     )
-    if wanted.preset != before.preset:
-        return kept
-    return replace(kept, loras=before.loras, scheduler=before.scheduler, flow_shift=before.flow_shift)
 
 
 def read_values(form: Form, data: Mapping[Any, Any]) -> dict[str, Any]:
     """What the components hold, by field, as an event brings it; of the picture the path."""
     values = {field: data[component] for field, component in form.items()}
-    return {**values, "image": values["image"]["path"] if values["image"] else None}
+    pictures = {field: values[field]["path"] if values[field] else None for field in ("image", "last_image")}
+    return {**values, **pictures}
 
 
 def read_choice(spec: EngineSpec, values: Values) -> Choice:
@@ -203,7 +199,7 @@ def read_choice(spec: EngineSpec, values: Values) -> Choice:
     Raises `RequestError` for what is no such number.
     """
     takes = spec.takes
-    return Choice(
+    choice = Choice(
         preset=values["preset"],
         resolution=str(values["resolution"] or "").strip() or None,
         frames=_whole(values["frames"], "Frames", "生成帧数"),
@@ -214,6 +210,7 @@ def read_choice(spec: EngineSpec, values: Values) -> Choice:
         seed=_seed(values["seed"]),
         fit=values["fit"],
     )
+    return replace(choice, **fine.read_fine(spec, values))
 
 
 def read_picture(values: Values) -> Path:

@@ -72,7 +72,9 @@ class QueueHandlers:
         page, values = self.desk.page(request), self.desk.values(data)
         before = page.before or draft.write(values, data[self.desk.view["proposal"]])
         self.desk.change(request, editing=job.id, before=before, note=notes.editing(job))
-        settings = {**request_values(job.request), "image": self.desk.cached(job.request.images[0])}
+        pictures = {"image": job.request.images[0], "last_image": job.request.last_image}
+        cached = {field: path and self.desk.cached(path) for field, path in pictures.items()}
+        settings = {**request_values(job.request), **cached}
         return self.desk.fill(settings, taken_before(job.request.origin, job.request.motion))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from i2v_pipeline.recipe import Recipe, missing_parts, read_recipe, request_from_report
+from i2v_pipeline.recipe import Recipe, StoredPicture, missing_parts, read_recipe, request_from_report
 from studio.library import last_frame_png
 from studio.page import notes
 from studio.page.desk import Data, Desk, Updates
@@ -19,8 +19,22 @@ from studio.page.refine import Proposal, taken_before
 
 PARTS: Mapping[str, tuple[str, ...]] = {
     "prompt": ("prompt", "negative_prompt"),
-    "picture": ("image",),
-    "parameters": ("engine", "preset", "resolution", "frames", "fps", "steps", "guidance", "fit"),
+    "picture": ("image", "last_image"),
+    "parameters": (
+        "engine",
+        "preset",
+        "resolution",
+        "frames",
+        "fps",
+        "steps",
+        "guidance",
+        "fit",
+        "guidance_schedule",
+        "scheduler",
+        "flow_shift",
+        "loras",
+        "embed_source",
+    ),
     "seed": ("seed",),
 }
 """What a person may take over of a job by itself, and the fields that it fills."""
@@ -72,7 +86,8 @@ class ReuseHandlers:
         # The request needs a file's name; where there is none the form's picture is left as it is.
         wanted = request_from_report(recipe.report, Path(picture or ""))
         told = [finding.message for finding in missing_parts(recipe) if finding.code != "picture" or not picture]
-        settings = {**request_values(wanted), "image": picture}
+        last = recipe.last_picture and self._cached_picture(recipe.last_picture)
+        settings = {**request_values(wanted), "image": picture, "last_image": last}
         parts = [part for part in PARTS if part != "picture" or picture]
         self.desk.change(request, note=notes.restored(told, what_the_form_lacks(wanted)))
         return self._fill(data, settings, parts, taken_before(wanted.origin, wanted.motion))
@@ -91,8 +106,8 @@ class ReuseHandlers:
         taken = {field for part in parts for field in PARTS[part]}
         now = self.desk.values(data)
         values = {**now, **{field: settings[field] for field in taken}}
-        if "image" in taken and isinstance(values["image"], Path):
-            values["image"] = self.desk.cached(values["image"])
+        pictures = [field for field in PARTS["picture"] if field in taken and isinstance(values[field], Path)]
+        values |= {field: self.desk.cached(values[field]) for field in pictures}
         updates = self.desk.fill(values, proposal if "prompt" in parts else data[self.view["proposal"]])
         left = [self.form[field] for field in now if field not in taken]
         # An engine changes the ranges of fields that are not filled; alone it changes nothing else.
@@ -101,11 +116,14 @@ class ReuseHandlers:
     def _picture_of(self, recipe: Recipe, request: gr.Request) -> str | None:
         """The picture in the file; else that of the person's own job that the report is of."""
         if recipe.picture is not None:
-            kind, content = recipe.picture
-            return self.desk.cached_bytes(content, f"picture.{kind.lower()}")
+            return self._cached_picture(recipe.picture)
         job = self.services.find_job(str(recipe.report.get("job")), self.desk.owner(request))
         if job is None:
             return None
         path = job.request.images[0]
         is_same = hashlib.sha256(path.read_bytes()).hexdigest() == recipe.report["image"]["sha256"]
         return self.desk.cached(path) if is_same else None
+
+    def _cached_picture(self, picture: StoredPicture) -> str:
+        kind, content = picture
+        return self.desk.cached_bytes(content, f"picture.{kind.lower()}")
