@@ -10,6 +10,7 @@ from i2v_pipeline.errors import RequestError
 from i2v_pipeline.guidance import guidance_mistakes
 from i2v_pipeline.images import legal_frames, legal_sides
 from i2v_pipeline.specs import EngineSpec, Grid
+from i2v_pipeline.speed_checks import speed_mistakes
 from i2v_pipeline.types import CameraTag, Fit, GenerationRequest, Intensity, Speed, Text
 
 MAX_SEED = 2**32 - 1
@@ -23,6 +24,7 @@ def check_request(spec: EngineSpec, request: GenerationRequest) -> None:
         *_size_mistakes(spec.grid, request),
         *_time_mistakes(spec.grid, request),
         *_setting_mistakes(spec, request),
+        *speed_mistakes(spec, request),
         *_word_mistakes(spec, request),
         *_text_mistakes(request),
     ]

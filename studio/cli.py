@@ -20,7 +20,7 @@ from i2v_pipeline.planning.devices import known_devices
 from i2v_pipeline.planning.learned import EMPTY
 from i2v_pipeline.presets import find_engine, load_presets
 from i2v_pipeline.specs import EngineSpec
-from i2v_pipeline.types import Fit, Motion, PresetName, Text
+from i2v_pipeline.types import Attention, FeatureCache, Fit, Motion, PresetName, Text
 from studio.doctor import diagnose
 from studio.file_commands import add_check, add_inspect, add_rerun, add_strip, check_out
 from studio.models import best_engine, needs_of, state_of
@@ -101,12 +101,24 @@ def _add_generate(commands: Any) -> None:  # noqa: ANN401
     generate.add_argument("--checkpoint", type=Path, metavar="DIR", help="a local diffusers folder")
     generate.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     generate.add_argument("--precision", default="auto", choices=("auto", "fp32", "fp16", "bf16", "fp8"))
+    _add_speed(generate)
     generate.add_argument("--last-image", type=Path, metavar="IMAGE", help="the picture that the video ends with")
     generate.add_argument("--reference", type=Path, action="append", default=[], metavar="IMAGE")
     generate.add_argument("--out", type=Path, metavar="FILE.mp4", help="the report goes beside it, as FILE.json")
     generate.add_argument("--no-source", action="store_true", help="leave the source picture out of the MP4")
     generate.add_argument("--json", action="store_true", help="print the report")
     generate.set_defaults(run=_generate)
+
+
+def _add_speed(command: argparse.ArgumentParser) -> None:
+    """What makes a run faster. Off, or chosen without loss, unless it is named."""
+    command.add_argument(
+        "--attention", default="auto", choices=get_args(Attention), help="sage is fast and rounds to 8 bits"
+    )
+    command.add_argument(
+        "--cache", default="off", choices=get_args(FeatureCache), help="faster, with less fine motion and detail"
+    )
+    command.add_argument("--compile", action="store_true", help="pays when several videos of one size are made")
 
 
 def _add_refine(commands: Any) -> None:  # noqa: ANN401
@@ -131,6 +143,7 @@ def _add_plan(commands: Any) -> None:  # noqa: ANN401
     plan.add_argument("--resolution", metavar="256p|480p|512p|720p|768p|1024p|WxH")
     plan.add_argument("--frames", type=int)
     plan.add_argument("--steps", type=int)
+    _add_speed(plan)
     plan.add_argument("--gpu", metavar="NAME", help=f"another card: {', '.join(known_devices())}, or cpu")
     plan.add_argument("--vram", type=float, metavar="GIB", help="graphics memory that is free")
     plan.add_argument("--ram", type=float, metavar="GIB", help="RAM that is free")
@@ -202,6 +215,7 @@ def _generate(arguments: argparse.Namespace) -> None:
         checkpoint=arguments.checkpoint,
         device=arguments.device,
         precision=arguments.precision,
+        **_speed_of(arguments),
     )
     request_for = partial(compose, spec, choice, image=arguments.image, image_size=(picture.width, picture.height))
     typed = arguments.prompt
@@ -281,7 +295,11 @@ def _plan(arguments: argparse.Namespace) -> None:
     machine = machine_like(Hypothesis(gpu=arguments.gpu, vram_gib=arguments.vram, ram_gib=arguments.ram))
     spec = best_engine(load_presets(), machine) if arguments.engine == "auto" else find_engine(arguments.engine)
     choice = Choice(
-        preset=arguments.preset, resolution=arguments.resolution, frames=arguments.frames, steps=arguments.steps
+        preset=arguments.preset,
+        resolution=arguments.resolution,
+        frames=arguments.frames,
+        steps=arguments.steps,
+        **_speed_of(arguments),
     )
     # What was learned here says nothing about another card.
     book = EMPTY if arguments.gpu is not None else learned_in(default_data())
@@ -291,6 +309,11 @@ def _plan(arguments: argparse.Namespace) -> None:
         return
     for line in told(answer):
         print(pick(line))
+
+
+def _speed_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The fields of `Choice` for what makes a run faster."""
+    return {"attention": arguments.attention, "cache": arguments.cache, "compiled": arguments.compile}
 
 
 def _engine_called(engine_id: str) -> EngineSpec:

@@ -15,8 +15,10 @@ from i2v_pipeline.specs import EngineSpec, Preset
 from i2v_pipeline.tokens import token_counter
 from i2v_pipeline.types import (
     AddedElement,
+    Attention,
     Device,
     Expert,
+    FeatureCache,
     Fit,
     GenerationRequest,
     Guidance,
@@ -58,6 +60,9 @@ class Choice:
     checkpoint: Path | None = None
     device: Device | Literal["auto"] = "auto"
     precision: Precision | Literal["auto"] = "auto"
+    attention: Attention = "auto"
+    cache: FeatureCache = "off"
+    compiled: bool = False
 
 
 def size_of(spec: EngineSpec, resolution: str, source_width: int, source_height: int) -> tuple[int, int]:
@@ -127,6 +132,9 @@ def compose(
         checkpoint=choice.checkpoint,
         device=choice.device,
         precision=choice.precision,
+        attention=choice.attention,
+        cache=choice.cache,
+        compiled=choice.compiled,
     )
 
 

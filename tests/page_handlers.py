@@ -26,6 +26,7 @@ CAT = Path(__file__).resolve().parents[1] / "examples" / "cat.jpg"
 FIELDS = (
     "image", "prompt", "engine", "preset", "resolution", "frames", "fps", "steps", "guidance", "seed", "fit",
     "negative_prompt", "guidance_schedule", "scheduler", "flow_shift", "loras", "last_image", "embed_source",
+    "attention", "cache", "compiled",
 )  # fmt: skip
 VIEW = (
     "shown", "client", "draft", "proposal", "planned", "count", "plan", "refine_panel", "use_refined", "keep_mine",
@@ -36,6 +37,7 @@ FORM = {
     "image": {"path": str(CAT)}, "prompt": "镜头向左摇", "engine": "camera", "preset": "standard", "resolution": "720p",
     "frames": 96, "fps": 24, "steps": 10, "guidance": 1, "seed": "", "fit": "crop", "negative_prompt": "",
     "guidance_schedule": "", "scheduler": "", "flow_shift": "", "loras": [], "last_image": None, "embed_source": True,
+    "attention": "auto", "cache": "off", "compiled": False,
     "pictures": None, "each_line": False, "proposal": None,
 }  # fmt: skip
 REQUEST = GenerationRequest(

@@ -49,6 +49,7 @@ VALUES: dict[str, Any] = {
     "image": None, "prompt": "镜头向左摇", "engine": "camera", "preset": "standard", "resolution": "720p", "seed": "",
     "frames": 96, "fps": 24, "steps": 10, "guidance": 1, "fit": "crop", "negative_prompt": "",
     "guidance_schedule": "", "scheduler": "", "flow_shift": "", "loras": [], "last_image": None, "embed_source": True,
+    "attention": "auto", "cache": "off", "compiled": False,
 }  # fmt: skip
 
 

@@ -68,8 +68,11 @@ REQUEST = GenerationRequest(
     checkpoint=Path("models/mine"),
     device="cpu",
     precision="bf16",
+    attention="sdpa",
+    cache="first_block",
 )
-"""Every field differs from its default."""
+"""Every field differs from its default but `compiled`, which goes with no cache."""
+COMPILED = replace(REQUEST, cache="off", compiled=True)
 
 
 def picture(content: bytes = b"first", last: Prepared | None = None) -> Prepared:
@@ -152,11 +155,12 @@ def test_every_field_of_a_request_comes_back_from_its_report() -> None:
         engine=REQUEST.engine, images=REQUEST.images, prompt="", motion=Motion(), resolution="", width=0, height=0,
         origin=PromptOrigin(typed="", refined="", source="typed"), fit="crop", frames=0, fps=0, seed=0,
     )  # fmt: skip
-    assert all(getattr(REQUEST, name) != getattr(plain, name) for name in default_free)
-    back = request_from_report(
-        report_of(REQUEST), PICTURE, last_picture=REQUEST.last_image, checkpoint=REQUEST.checkpoint
-    )
-    assert back == REQUEST
+    for request, usual in ((REQUEST, "compiled"), (COMPILED, "cache")):
+        assert all(getattr(request, name) != getattr(plain, name) for name in default_free - {usual})
+        back = request_from_report(
+            report_of(request), PICTURE, last_picture=request.last_image, checkpoint=request.checkpoint
+        )
+        assert back == request
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def use_attention(model: Any, kernel: Attention, device: torch.device) -> None: 
     for module in model.modules():
         processor = getattr(module, "processor", None)
         if hasattr(processor, "_attention_backend"):
-            processor._attention_backend = backend_of(kernel, device)
+            setattr(processor, "_attention_backend", backend_of(kernel, device))  # noqa: B010 - no class declares it
 
 
 def backend_of(kernel: Attention, device: torch.device) -> AttentionBackendName:

@@ -21,6 +21,9 @@ from i2v_pipeline.types import Finding, GenerationRequest, Text
 
 log = logging.getLogger("studio.levers")
 
+COMPILER = "inductor"
+"""PyTorch's own; it needs a C++ compiler on the CPU and Triton on CUDA."""
+
 
 class Levers:
     """The levers of one engine. `findings` and `facts` are those of the run that `pulled` was last entered for."""
@@ -76,14 +79,14 @@ class Levers:
                 if not wanted:
                     block._compiled_call_impl = None
                 elif block._compiled_call_impl is None:
-                    block.compile(fullgraph=True)
+                    block.compile(fullgraph=True, backend=COMPILER)
         self.facts["compiled"] = wanted
 
 
 def check_compiler(device: torch.device) -> None:
     """Compiles one addition. Raises `InputError` with the first line of what PyTorch says where it cannot."""
     try:
-        torch.compile(_add, fullgraph=True)(torch.ones(8, device=device))
+        torch.compile(_add, fullgraph=True, backend=COMPILER)(torch.ones(8, device=device))
     except (RuntimeError, OSError, ImportError) as error:
         log.warning("Nothing can be compiled here", exc_info=True)
         first = str(error).strip().partition("\n")[0][:200]
@@ -105,7 +108,8 @@ def _reused(reused: int, made: int) -> Finding:
         message=Text(
             f"In {reused} of {made} passes most layers were left out and their last results taken, as was asked. Fine "
             "motion and detail may be less than without; the frames are not those of a run without a cache.",
-            f"按要求，{made} 次推理中有 {reused} 次跳过大部分层、沿用上次结果。细微运动和细节可能减少；画面与不用缓存时不同。",
+            f"按要求，{made} 次推理中有 {reused} 次跳过大部分层、沿用上次结果。"
+            "细微运动和细节可能减少；画面与不用缓存时不同。",
         ),
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from studio.page import speed
 from studio.page.form import Values
 from studio.page.refine import Proposal, from_json, to_json
 from studio.page.services import Services
@@ -38,7 +39,8 @@ def read(kept: Any, services: Services) -> Draft | None:  # noqa: ANN401 - whate
         return None
     fields = {name: values.get(name) for name in ("engine", "preset", "fit", *TEXTS, *NUMBERS)}
     pictures = {name: own_upload(values.get(name)) for name in ("image", "last_image")}
-    more = {"loras": values.get("loras") or [], "embed_source": values.get("embed_source") is not False}
+    faster = {name: values.get(name) or usual for name, usual in speed.USUAL.items()}
+    more = {**faster, "loras": values.get("loras") or [], "embed_source": values.get("embed_source") is not False}
     return Draft(values={**fields, **pictures, **more}, proposal=from_json(kept.get("proposal")))
 
 
@@ -49,6 +51,7 @@ def _is_form(values: Mapping[str, Any], services: Services) -> bool:
         and values.get("fit") in FITS
         and all(isinstance(values.get(name), str | None) for name in TEXTS)
         and all(isinstance(values.get(name), int | float | None) for name in NUMBERS)
+        and speed.is_speed(values)
         and isinstance(values.get("loras"), list | None)
         and all(isinstance(lora, str) for lora in values.get("loras") or ())
     )

@@ -17,7 +17,7 @@ from i2v_pipeline.errors import PictureError, RequestError
 from i2v_pipeline.presets import find_engine
 from i2v_pipeline.specs import EngineSpec, Preset
 from i2v_pipeline.types import GenerationRequest, PresetName, Text
-from studio.page import fine
+from studio.page import fine, speed
 from studio.page.services import Services
 from studio.page.text import engine_label, label
 from studio.recipe import SEED_LIMIT, Choice
@@ -117,6 +117,7 @@ def make_settings(spec: EngineSpec, form: Form) -> None:
         elem_id="negative-prompt",
     )
     fine.make_fine(spec, form)
+    speed.make_speed(spec, form)
 
 
 def preset_values(spec: EngineSpec, name: PresetName) -> dict[str, Any]:
@@ -144,6 +145,7 @@ def engine_updates(spec: EngineSpec, name: PresetName) -> dict[str, Any]:
         "guidance": gr.update(visible=spec.takes.guidance, value=values["guidance"]),
         "negative_prompt": gr.update(visible=spec.takes.negative_prompt, placeholder=_usual_negative(spec)),
         **fine.fine_updates(spec),
+        **speed.speed_updates(spec),
     }
 
 
@@ -154,7 +156,8 @@ def request_values(request: GenerationRequest) -> dict[str, Any]:
     preset = _preset_of(request)
     guidance = request.guidance if _is_one_guidance(request) else preset.guidance
     own = {"guidance": guidance, "seed": str(request.seed), "preset": request.preset or "standard"}
-    return {**values, **own, **fine.fine_values(request, preset, find_engine(request.engine))}
+    finer = fine.fine_values(request, preset, find_engine(request.engine))
+    return {**values, **own, **finer, **speed.speed_values(request)}
 
 
 def what_the_form_lacks(request: GenerationRequest) -> list[Text]:
@@ -210,7 +213,7 @@ def read_choice(spec: EngineSpec, values: Values) -> Choice:
         seed=_seed(values["seed"]),
         fit=values["fit"],
     )
-    return replace(choice, **fine.read_fine(spec, values))
+    return replace(choice, **fine.read_fine(spec, values), **speed.read_speed(spec, values))
 
 
 def read_picture(values: Values) -> Path:
