@@ -21,10 +21,10 @@ from i2v_pipeline.planning.learned import EMPTY
 from i2v_pipeline.presets import find_engine, load_presets
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import Attention, FeatureCache, Fit, Motion, PresetName, Text
-from studio.doctor import diagnose
+from studio.doctor import diagnose, run_line
 from studio.file_commands import add_check, add_inspect, add_rerun, add_strip, check_out
 from studio.models import best_engine, needs_of, state_of
-from studio.plans import Hypothesis, default_data, duration, learned_in, machine_like, machine_now, plan_choice, told
+from studio.plans import Hypothesis, default_data, learned_in, machine_like, machine_now, plan_choice, told
 from studio.printing import pick, print_json
 from studio.recipe import SEED_LIMIT, Choice, compose, motion_of, origin_of, parse_lora, style_of
 
@@ -355,7 +355,7 @@ def _models_download(arguments: argparse.Namespace) -> None:
 def _doctor(arguments: argparse.Namespace) -> None:
     # The sentence below says what each request would.
     logging.getLogger("httpx2").setLevel(logging.WARNING)
-    diagnosis = diagnose(connect=not arguments.no_connect)
+    diagnosis = diagnose(connect=not arguments.no_connect, book=learned_in(default_data()))
     if arguments.json:
         print_json(diagnosis)
         return
@@ -364,9 +364,10 @@ def _doctor(arguments: argparse.Namespace) -> None:
     for part in diagnosis["missing"]:
         print(f"missing  {part['name']}: {part['detail']}")
     for run in diagnosis["engines"]:
-        fits = "fits" if run["fits"] else "does not fit"
-        fetch = f"; {run['download_gb']:.0f} GB to download first" if run["download_gb"] else ""
-        print(f"runs     {run['id']}: {run['clip']}: {fits}, about {duration(run['seconds']).en}{fetch}")
+        print(f"runs     {pick(run_line(run))}")
+        print(f"         {pick(Text(run['reason'], run['reason_zh']))}")
+    for faster in dict.fromkeys(Text(*each.values()) for run in diagnosis["engines"] for each in run["faster"]):
+        print(f"faster   {pick(faster)}")
     device, refiner = diagnosis["device"], diagnosis["refiner"]
     print(f"device   {device['name']}, {device['cores']} cores, {device['ram_gib']} GiB RAM")
     print(f"refiner  {refiner['provider'] or 'offline rules'} {refiner['model'] or ''}".rstrip())

@@ -21,6 +21,7 @@ from i2v_pipeline.planning.machine import Machine
 from i2v_pipeline.presets import load_presets
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import LoraRef
+from studio.cli import main
 from studio.doctor import diagnose
 from studio.models import best_engine, needs_of, state_of
 from studio.recipe import parse_lora
@@ -194,7 +195,7 @@ def test_a_folder_below_models_is_used_before_the_hubs_cache(here, spec):
     found = model_files.find_checkpoint(spec, None)
     assert (found.folder, found.revision) == (folder, None)
     assert state_of(spec).en == f"here, 0.0 GB: {folder}"
-    assert needs_of(spec).en == "704p, 121 frames, 24 fps; 16 to 44 GiB of GPU memory"
+    assert needs_of(spec).en == "704p, 121 frames, 24 fps; 13 to 44 GiB of GPU memory"
 
 
 def test_a_folder_below_models_that_is_not_whole_is_told_and_not_passed_over(here, spec):
@@ -238,7 +239,21 @@ def test_doctor_says_of_every_engine_how_a_standard_clip_would_run_here(here):
     assert set(runs) == set(load_presets())
     assert runs["camera"]["fits"] and runs["camera"]["download_gb"] == runs[I2VGEN]["download_gb"] == 0
     assert runs[TI2V]["download_gb"] == 34.2 and runs[TI2V]["clip"] == "704p, 121 frames"
-    assert all(run["seconds"] > 0 and run["reason"] for run in runs.values())
+    assert all(run["seconds"] > 0 and run["reason"] and run["reason_zh"] for run in runs.values())
+    assert runs[TI2V]["download"] == f"python app.py models download {TI2V}" and runs[I2VGEN]["download"] is None
+
+
+def test_doctor_tells_first_and_later_runs_apart_and_what_would_be_faster_on_this_card(here, monkeypatch, capsys):
+    monkeypatch.setattr("studio.doctor.this_machine", lambda _: machine_with(80.0))
+    assert main(["doctor", "--no-connect", "--json"]) == 0
+    runs = {run["id"]: run for run in json.loads(capsys.readouterr().out)["engines"]}
+    assert runs[A14B]["later_seconds"] < runs[A14B]["seconds"] and runs[A14B]["mode"] == "resident"
+    assert "sageattention" in runs[A14B]["faster"][0]["message"] and runs[I2VGEN]["faster"] == []
+    for language, words in (("C", ("the first time", "faster   ")), ("zh_CN.UTF-8", ("首次", "注意力计算最多快"))):
+        monkeypatch.setenv("LC_ALL", language)
+        assert main(["doctor", "--no-connect"]) == 0
+        lines = capsys.readouterr().out
+        assert all(word in lines for word in words) and lines.count("pip install sageattention") == 1
 
 
 @pytest.mark.parametrize(
