@@ -34,7 +34,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import tiny_models  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 from bench.full_size_configs import CONFIGS, WAN_21  # noqa: E402
-from i2v_pipeline.engines import i2vgen_xl, wan  # noqa: E402
+from i2v_pipeline.engines import i2vgen_xl, vace, wan  # noqa: E402
 from i2v_pipeline.engines.diffusion import DiffusionEngine  # noqa: E402
 from i2v_pipeline.planning.costs import cost_of, job_of, step_seconds  # noqa: E402
 from i2v_pipeline.planning.devices import find_device  # noqa: E402
@@ -73,7 +73,7 @@ class RandomWeights:
 def kinds_of(spec: EngineSpec) -> dict[str, Any]:
     """The classes of the components that the engine has."""
     assert spec.diffusion is not None
-    kinds = wan.KINDS if spec.family == "wan" else i2vgen_xl.KINDS
+    kinds = {"i2vgen_xl": i2vgen_xl.KINDS, "vace": vace.KINDS}.get(spec.family, wan.KINDS)
     return {name: kinds[name] for name in spec.diffusion.components}
 
 

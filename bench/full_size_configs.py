@@ -79,6 +79,23 @@ _WAN_5B: Config = {
     "in_channels": 48,
     "out_channels": 48,
 }
+# A second branch beside every fifth or every second layer; what it reads is 2 x 16 + 64 channels.
+_VACE_14B: Config = {
+    **_WAN_14B,
+    "in_channels": 16,
+    "vace_layers": list(range(0, 40, 5)),
+    "vace_in_channels": 96,
+}
+_VACE_1B: Config = {
+    "num_attention_heads": 12,
+    "attention_head_dim": 128,
+    "ffn_dim": 8960,
+    "num_layers": 30,
+    "in_channels": 16,
+    "out_channels": 16,
+    "vace_layers": list(range(0, 30, 2)),
+    "vace_in_channels": 96,
+}
 WAN_21: Mapping[str, Config] = {
     "transformer": {**_WAN_14B, "image_dim": 1280, "added_kv_proj_dim": 5120},
     "text_encoder": _UMT5_XXL,
@@ -107,5 +124,13 @@ CONFIGS: Mapping[str, Mapping[str, Config]] = {
         "vae": _WAN_VAE_21,
     },
     "wan2.2-ti2v-5b": {"transformer": _WAN_5B, "text_encoder": _UMT5_XXL, "vae": _WAN_VAE_22},
+    # Text-to-video's transformer: references are further latent frames, so there is nothing beside the noise.
+    "kaleido-14b-s2v": {
+        "transformer": {**_WAN_14B, "in_channels": 16},
+        "text_encoder": _UMT5_XXL,
+        "vae": _WAN_VAE_21,
+    },
+    "wan2.1-vace-1.3b": {"transformer": _VACE_1B, "text_encoder": _UMT5_XXL, "vae": _WAN_VAE_21},
+    "wan2.1-vace-14b": {"transformer": _VACE_14B, "text_encoder": _UMT5_XXL, "vae": _WAN_VAE_21},
 }
 """Engine, component, the arguments of its config."""

@@ -11,8 +11,10 @@ from i2v_pipeline.guidance import guidance_mistakes
 from i2v_pipeline.images import legal_frames, legal_sides
 from i2v_pipeline.specs import EngineSpec, Grid
 from i2v_pipeline.speed_checks import speed_mistakes
-from i2v_pipeline.types import CameraTag, Fit, GenerationRequest, Intensity, Speed, Text
+from i2v_pipeline.types import CameraTag, GenerationRequest, Intensity, Speed, Text
 
+MAX_NAME = 80
+"""Characters of a subject's name."""
 MAX_SEED = 2**32 - 1
 """Every random generator in use takes 32 bits, and JavaScript's numbers, in which the page keeps a seed, are exact
 to 53 bits only: a longer seed would come back changed."""
@@ -25,6 +27,7 @@ def check_request(spec: EngineSpec, request: GenerationRequest) -> None:
         *_time_mistakes(spec.grid, request),
         *_setting_mistakes(spec, request),
         *speed_mistakes(spec, request),
+        *_picture_mistakes(spec, request),
         *_word_mistakes(spec, request),
         *_text_mistakes(request),
     ]
@@ -138,23 +141,47 @@ def _diffusion_mistakes(spec: EngineSpec, request: GenerationRequest) -> Iterato
         )
 
 
+def _picture_mistakes(spec: EngineSpec, request: GenerationRequest) -> Iterator[Text]:
+    count, most = len(request.images), spec.takes.references
+    if not most:
+        if count != 1:
+            yield Text(
+                f"{count} pictures: this engine takes exactly one. Give one.",
+                f"{count} 张图片：该引擎只接受一张。请提供一张。",
+            )
+        if request.subjects:
+            yield _not_taken(spec, Text("Subjects of reference pictures", "参考图主体"))
+        return
+    if not 1 <= count <= most:
+        yield Text(
+            f"{count} reference pictures: 1 to {most} are allowed. Give one for each subject.",
+            f"{count} 张参考图：允许 1 到 {most} 张。请为每个主体提供一张。",
+        )
+    if len(request.subjects) != count:
+        yield Text(
+            f"{len(request.subjects)} subjects for {count} reference pictures: one for each is needed. Name as many.",
+            f"{count} 张参考图却有 {len(request.subjects)} 个主体：必须一一对应。",
+        )
+    for place, subject in enumerate(request.subjects, 1):
+        if len(subject.name) > MAX_NAME or not all(mark.isprintable() for mark in subject.name):
+            yield Text(
+                f"The name of reference {place}: up to {MAX_NAME} characters in one line are allowed. Shorten it.",
+                f"第 {place} 张参考图的名称：最多 {MAX_NAME} 个字符，且不能换行。请缩短。",
+            )
+
+
 def _word_mistakes(spec: EngineSpec, request: GenerationRequest) -> Iterator[Text]:
     if request.engine != spec.id:
         yield Text(
             f"The request is for the engine {request.engine}: this is {spec.id}. Ask the one that is meant.",
             f"请求指定的引擎是 {request.engine}：这里是 {spec.id}。请使用对应的引擎。",
         )
-    if len(request.images) != 1:
-        yield Text(
-            f"{len(request.images)} pictures: this engine takes exactly one. Give one.",
-            f"{len(request.images)} 张图片：该引擎只接受一张。请提供一张。",
-        )
     motion = request.motion
     words = (
         *((Text("Camera move", "运镜"), tag, get_args(CameraTag)) for tag in motion.camera),
         (Text("Speed", "速度"), motion.speed, get_args(Speed)),
         (Text("Intensity", "运动强度"), motion.intensity, get_args(Intensity)),
-        (Text("Fit", "适配方式"), request.fit, get_args(Fit)),
+        (Text("Fit", "适配方式"), request.fit, spec.takes.fits),
         (Text("Preset", "预设"), request.preset, (None, *spec.presets)),
     )
     for name, word, allowed in words:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import httpx2
 
 from i2v_pipeline.errors import InputError, ModelError
-from i2v_pipeline.hub import GB, cache_folder, cached_snapshot, free_bytes, needed_files
+from i2v_pipeline.hub import GB, cache_folder, cached_snapshot, conversion_of, free_bytes, needed_files
 from i2v_pipeline.specs import EngineSpec
 
 DISK_RESERVE_BYTES = GB
@@ -41,11 +41,17 @@ class Download:
 
 
 def sources_of(spec: EngineSpec) -> tuple[Source, ...]:
-    """The model and the LoRAs of the presets. Raises `InputError` for an engine that has no model."""
+    """The model and the LoRAs of the presets.
+
+    Raises `InputError` for an engine that has no model, or one that has to be converted.
+    """
     if spec.diffusion is None:
         raise InputError(
             f"{spec.id} is built in and needs no model. Nothing is to be done.", f"{spec.id} 为内置引擎，无需下载模型。"
         )
+    if spec.diffusion.is_converted:
+        way = conversion_of(spec)
+        raise InputError(f"{spec.id} cannot be downloaded from here. {way.en}", f"{spec.id} 无法在此直接下载。{way.zh}")
     model = Source(
         repo=spec.diffusion.repo, revision=spec.diffusion.revision, patterns=tuple(needed_files(spec.diffusion))
     )

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from i2v_pipeline.errors import InputError, ModelError
 from i2v_pipeline.specs import DiffusionSpec, EngineSpec
+from i2v_pipeline.types import Text
 
 GB = 10**9
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -54,7 +55,7 @@ def find_checkpoint(spec: EngineSpec, folder: Path | None) -> Checkpoint:
     if folder is None and own.is_dir():
         folder = own
     if folder is None:
-        snapshot = cached_snapshot(diffusion)
+        snapshot = None if diffusion.is_converted else cached_snapshot(diffusion)
         if snapshot is None:
             raise missing_model(spec)
         return Checkpoint(folder=snapshot, variant=_variant_in(snapshot, diffusion), revision=snapshot.name)
@@ -115,7 +116,7 @@ def tokenizer_folder(spec: EngineSpec) -> Path | None:
     if spec.diffusion is None:
         return None
     own = models_folder() / spec.id
-    folder = own if own.is_dir() else cached_snapshot(spec.diffusion)
+    folder = own if own.is_dir() else None if spec.diffusion.is_converted else cached_snapshot(spec.diffusion)
     return None if folder is None else folder / "tokenizer"
 
 
@@ -175,12 +176,28 @@ def refuse_pickles(folder: Path, components: Iterable[str]) -> None:
 
 def missing_model(spec: EngineSpec) -> ModelError:
     """The error that names the size, the free disk and the command to type."""
+    if _diffusion_of(spec).is_converted:
+        way = conversion_of(spec)
+        return ModelError(
+            f"The model of {spec.id} is not on this machine. {way.en}", f"本机没有 {spec.id} 的模型。{way.zh}"
+        )
     need, free = _diffusion_of(spec).disk_bytes / GB, free_bytes(cache_folder()) / GB
     return ModelError(
         f"The model of {spec.id} is not on this machine: about {need:.0f} GB to download, {free:.0f} GB are free. "
         f"Type: python app.py models download {spec.id}",
         f"本机没有 {spec.id} 的模型：需下载约 {need:.0f} GB，剩余空间 {free:.0f} GB。"
         f"请执行：python app.py models download {spec.id}",
+    )
+
+
+def conversion_of(spec: EngineSpec) -> Text:
+    """How a person gets a model whose repository is not in diffusers' layout."""
+    repo, target = _diffusion_of(spec).repo, models_folder() / spec.id
+    return Text(
+        f"Its weights ({repo}) are not in diffusers' layout, so they cannot be used as they are: download them by "
+        f"hand, then type: python app.py models convert kaleido SOURCE {target}",
+        f"其权重（{repo}）不是 diffusers 格式，不能直接使用：请先手动下载，"
+        f"再执行：python app.py models convert kaleido SOURCE {target}",
     )
 
 

@@ -173,12 +173,14 @@ def describe_fit(fit: Fit, width: int, height: int, source_width: int, source_he
 
 
 def prepare(picture: Picture, width: int, height: int, fit: Fit) -> Prepared:
-    """Crops around the centre, pads or stretches to exactly this size, and says which in `fitted`."""
+    """Crops around the centre, pads, stretches or puts on white at exactly this size; `fitted` says which."""
     image = Image.fromarray(picture.pixels)
     if fit == "crop":
         fitted = _covering(image, width, height)
     elif fit == "pad":
         fitted = _padded(image, width, height)
+    elif fit == "white":
+        fitted = _on_white(image, width, height)
     else:
         fitted = image.resize((width, height), Image.Resampling.LANCZOS)
     return Prepared(
@@ -257,7 +259,8 @@ def _losses(width: int, height: int, source_width: int, source_height: int) -> t
 def _scale(fit: Fit, width: int, height: int, source_width: int, source_height: int) -> float:
     """How much larger the picture's content gets; a stretched one by the mean of both directions."""
     across, down = width / source_width, height / source_height
-    return {"crop": max(across, down), "pad": min(across, down), "stretch": math.sqrt(across * down)}[fit]
+    inside = min(across, down)
+    return {"crop": max(across, down), "pad": inside, "white": inside, "stretch": math.sqrt(across * down)}[fit]
 
 
 def _inner_size(width: int, height: int, source_width: int, source_height: int) -> tuple[int, int]:
@@ -284,6 +287,19 @@ def _padded(image: Image.Image, width: int, height: int) -> Image.Image:
     return fitted
 
 
+def _on_white(image: Image.Image, width: int, height: int) -> Image.Image:
+    """The whole picture, as large as it fits, in the middle of white; an odd pixel of margin goes right or down."""
+    # Compared and cut to whole pixels in integers, so that no rounding of a quotient loses a line.
+    if width * image.height <= height * image.width:
+        inner = (width, max(image.height * width // image.width, 1))
+    else:
+        inner = (max(image.width * height // image.height, 1), height)
+    canvas = Image.new("RGB", (width, height), "white")
+    fitted = image.resize(inner, Image.Resampling.LANCZOS)
+    canvas.paste(fitted, ((width - inner[0]) // 2, (height - inner[1]) // 2))
+    return canvas
+
+
 def _around(sides: range, wished: float) -> set[int]:
     """The legal sides just below and just above a wished one."""
     place = min(max((wished - sides.start) / sides.step, 0), len(sides) - 1)
@@ -302,6 +318,12 @@ def _describe_change(fit: Fit, crop: Sides, pad: Sides, stretch_percent: float) 
         share = pad.left
     elif fit == "pad" and pad.top:
         en, zh = "a blurred border of {} of the height is added at the top and at the bottom", "上下各加{}的模糊边缘"
+        share = pad.top
+    elif fit == "white" and pad.left:
+        en, zh = "white is added at the left and at the right, {} of the width each", "左右各加{}的白边"
+        share = pad.left
+    elif fit == "white" and pad.top:
+        en, zh = "white is added at the top and at the bottom, {} of the height each", "上下各加{}的白边"
         share = pad.top
     elif fit == "stretch" and stretch_percent > 0:
         en, zh, share = "everything looks {} wider than it is", "所有内容看起来宽了{}", stretch_percent

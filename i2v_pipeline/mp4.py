@@ -17,8 +17,12 @@ PICTURE_UUID = UUID("8f1e6f0a-6d0c-4c0e-9b52-1d2b9a7c5e31")
 """Names our picture box. Its contents: one byte with the length of the format's name, the name, the bytes as given."""
 LAST_PICTURE_UUID = UUID("5b0f4f5e-3c57-4a0b-8d0a-7f2c6f1f9e02")
 """Names the box of the picture that the video ends with, built in the same way."""
+REFERENCE_UUID = UUID("c1d3a4b6-2f0e-4d6b-9a35-6e2b8f7d1c47")
+"""Names the box of a further reference picture, built in the same way; there may be several, in their order."""
 MAX_MOOV_BYTES = 64 * 2**20
 MAX_PICTURE_BOX_BYTES = 64 * 2**20
+MAX_PICTURES = 16
+"""Far beyond the references that any engine takes."""
 MAX_ROUNDS = 10
 """The first round learns how many digits the size has, the next two settle whether the report makes it one more."""
 MAX_BOXES = 10_000
@@ -72,7 +76,7 @@ def embed(source: BinaryIO, target: BinaryIO, comment_of: Callable[[int], bytes]
 
 def read_moov(file: BinaryIO) -> tuple[Box, bytes]:
     """The `moov` box, whole. Raises `Mp4Error` where there is none."""
-    box = _find_top_level(file, lambda box: box.kind == b"moov")
+    box = next((box for box in _top_level(file) if box.kind == b"moov"), None)
     if box is None or box.end - box.start > MAX_MOOV_BYTES:
         raise Mp4Error("no moov box of a sane size")
     file.seek(box.start)
@@ -99,19 +103,23 @@ def picture_box(picture_format: str, picture: bytes, uuid: UUID = PICTURE_UUID) 
     return _box(b"uuid", uuid.bytes + struct.pack(">B", len(name)) + name + picture)
 
 
-def read_picture_box(file: BinaryIO, uuid: UUID = PICTURE_UUID) -> tuple[str, bytes] | None:
-    """The format's name and the bytes of the picture inside, None where there is none.
+def read_picture_boxes(file: BinaryIO, uuid: UUID = PICTURE_UUID) -> list[tuple[str, bytes]]:
+    """The format's name and the bytes of each picture inside that `uuid` names, in the file's order.
 
-    Raises `Mp4Error` when the file is not an MP4 or the picture's box is damaged.
+    Raises `Mp4Error` when the file is not an MP4, a picture's box is damaged, or there are more than `MAX_PICTURES`.
     """
 
     def is_picture(box: Box) -> bool:
         file.seek(box.body)
         return box.kind == b"uuid" and file.read(min(16, box.end - box.body)) == uuid.bytes
 
-    box = _find_top_level(file, is_picture)
-    if box is None:
-        return None
+    boxes = [box for box in _top_level(file) if is_picture(box)]
+    if len(boxes) > MAX_PICTURES:
+        raise Mp4Error(f"{len(boxes)} boxes of pictures")
+    return [_picture_in(file, box) for box in boxes]
+
+
+def _picture_in(file: BinaryIO, box: Box) -> tuple[str, bytes]:
     if box.end - box.body > MAX_PICTURE_BOX_BYTES:
         raise Mp4Error("the picture's box is too large")
     file.seek(box.body + 16)
@@ -171,14 +179,14 @@ def _boxes_in(data: bytes | bytearray, start: int, end: int) -> Iterator[Box]:
     return _boxes(lambda offset, count: bytes(data[offset : offset + count]), start, end)
 
 
-def _find_top_level(file: BinaryIO, is_wanted: Callable[[Box], bool]) -> Box | None:
+def _top_level(file: BinaryIO) -> Iterator[Box]:
     def read(offset: int, count: int) -> bytes:
         file.seek(offset)
         return file.read(count)
 
     if read(4, 4) != b"ftyp":
         raise Mp4Error("the file does not begin as an MP4 does")
-    return next((box for box in _boxes(read, 0, file.seek(0, 2)) if is_wanted(box)), None)
+    yield from _boxes(read, 0, file.seek(0, 2))
 
 
 def _boxes(read: Callable[[int, int], bytes], start: int, end: int) -> Iterator[Box]:

@@ -29,6 +29,7 @@ from i2v_pipeline.planning.machine import Machine, this_machine
 from i2v_pipeline.presets import find_engine
 from i2v_pipeline.report import Measured, OutputFacts, Run, build_report
 from i2v_pipeline.specs import EngineSpec
+from i2v_pipeline.subjects import open_references
 from i2v_pipeline.types import Engine, Finding, GenerationRequest, OnProgress, Prepared, Progress, StageName, U8Frames
 from i2v_pipeline.video import finish_video, probe_video, read_frames, write_poster, write_video
 
@@ -85,7 +86,7 @@ def run(
     # 1. Check and prepare
     spec = find_engine(request.engine)
     check_request(spec, request)
-    prepared, notes = _open_pictures(request)
+    prepared, notes = _open_pictures(spec, request)
     before = (
         *notes,
         *request_findings(spec, request, source_size=(prepared.source_width, prepared.source_height)),
@@ -112,7 +113,8 @@ def run(
         inspection = inspect_frames(
             read_frames(unfinished),
             fps=info.fps,
-            picture=prepared.pixels,
+            # No frame of it is meant to be a reference.
+            picture=None if spec.takes.references else prepared.pixels,
             asked=request.motion.camera if request.motion.requested else (),
         )
 
@@ -143,7 +145,7 @@ def run(
         report = _finish(unfinished, outputs, facts)
     finally:
         unfinished.unlink(missing_ok=True)
-    if outputs.first_frame:
+    if outputs.first_frame and not spec.takes.references:
         Image.fromarray(prepared.pixels).save(outputs.first_frame, "PNG")
     if outputs.poster:
         write_poster(outputs.poster, written.first_frame)
@@ -173,6 +175,7 @@ def _finish(unfinished: Path, outputs: Outputs, facts: Run) -> dict[str, Any]:
         make_report=lambda video_bytes: build_report(facts, video_bytes),
         picture=_stored(prepared) if kept else None,
         last_picture=_stored(last) if kept and last else None,
+        references=[_stored(other) for other in prepared.others] if kept else (),
     )
 
 
@@ -186,8 +189,10 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     temporary.replace(path)
 
 
-def _open_pictures(request: GenerationRequest) -> tuple[Prepared, tuple[Finding, ...]]:
+def _open_pictures(spec: EngineSpec, request: GenerationRequest) -> tuple[Prepared, tuple[Finding, ...]]:
     """The request's pictures at its size, and what is to say about them."""
+    if spec.takes.references:
+        return open_references(request.images, request.subjects, request.width, request.height)
 
     def fitted(picture: Picture) -> Prepared:
         return prepare(picture, request.width, request.height, request.fit)

@@ -12,7 +12,16 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from i2v_pipeline.errors import InputError, PresetsError
-from i2v_pipeline.specs import Capabilities, Component, DiffusionSpec, EngineSpec, Grid, Preset, PromptStyle
+from i2v_pipeline.specs import (
+    Capabilities,
+    Component,
+    DiffusionSpec,
+    EngineSpec,
+    Grid,
+    Preset,
+    PromptStyle,
+    ReferenceSpec,
+)
 from i2v_pipeline.types import Expert, FeatureCache, Intensity, LoraRef, Precision, PresetName, SchedulerName, Text
 
 PRESETS_PATH = Path(__file__).resolve().parent.parent / "presets.yaml"
@@ -86,6 +95,14 @@ class _Capabilities(_Strict):
     attention: bool = False
     caches: list[FeatureCache] = []
     compiled: bool = False
+    references: Annotated[int, Field(ge=0)] = 0
+
+
+class _References(_Strict):
+    placement: Literal["before", "after"]
+    rotary_shift: _Pair | None
+    slots: Annotated[int, Field(ge=0)]
+    guidance: Annotated[float, Field(ge=1.0)] | None
 
 
 class _Component(_Strict):
@@ -109,6 +126,8 @@ class _Diffusion(_Strict):
     precision: Precision
     negative_prompt: str
     stillness_words: list[str]
+    references: _References | None = None
+    is_converted: bool = False
 
     @model_validator(mode="after")
     def _holds_together(self) -> _Diffusion:
@@ -121,7 +140,7 @@ class _Diffusion(_Strict):
 
 
 class _Engine(_Strict):
-    family: Literal["camera", "i2vgen_xl", "wan"]
+    family: Literal["camera", "i2vgen_xl", "wan", "references", "vace"]
     title: _Text
     description: _Text
     licence: str
@@ -138,6 +157,10 @@ class _Engine(_Strict):
         mistakes = [f"presets.{name}: missing" for name in REQUIRED_PRESETS if name not in self.presets]
         if (self.diffusion is None) != (self.family == "camera"):
             mistakes.append("diffusion: must stand here for every family but camera")
+        if (self.takes.references > 0) != (self.family in ("references", "vace")):
+            mistakes.append("takes.references: must stand here exactly for the families references and vace")
+        if self.diffusion is not None and (self.diffusion.references is not None) != (self.family == "references"):
+            mistakes.append("diffusion.references: must stand here exactly for the family references")
         for name, preset in self.presets.items():
             mistakes += [f"presets.{name}.{mistake}" for mistake in self._mistakes_of(preset)]
         if mistakes:
@@ -241,7 +264,13 @@ def _diffusion(diffusion: _Diffusion) -> DiffusionSpec:
         schedulers=tuple(diffusion.schedulers),
         trained_sizes=tuple((width, height) for width, height in diffusion.trained_sizes),
         stillness_words=tuple(diffusion.stillness_words),
+        references=None if diffusion.references is None else _references(diffusion.references),
     )
+
+
+def _references(references: _References) -> ReferenceSpec:
+    shift = references.rotary_shift
+    return replace(_plain(ReferenceSpec, references), rotary_shift=None if shift is None else (shift[0], shift[1]))
 
 
 def _plain(kind: type[T], model: BaseModel) -> T:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, get_args
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from i2v_pipeline.checks import check_request
 from i2v_pipeline.errors import InputError, RecipeError
 from i2v_pipeline.images import MAX_BYTES
+from i2v_pipeline.mp4 import MAX_PICTURES
 from i2v_pipeline.presets import find_engine
 from i2v_pipeline.report import SCHEMA
 from i2v_pipeline.types import (
@@ -39,9 +41,10 @@ from i2v_pipeline.types import (
     PromptSource,
     SchedulerName,
     Speed,
+    Subject,
     Text,
 )
-from i2v_pipeline.video import read_comment, read_last_picture, read_picture
+from i2v_pipeline.video import read_comment, read_last_picture, read_picture, read_references
 
 MAX_REPORT_BYTES = 8 * 2**20
 """A report takes 10 to 100 KB; the longest lists in it grow with the frames and the steps."""
@@ -56,12 +59,16 @@ StoredPicture = tuple[str, bytes]
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A report that this studio can use, and the pictures that stood in the same file, None where they did not."""
+    """A report that this studio can use, and the pictures that stood in the same file, None where they did not.
+
+    Of a video that was made of references `picture` is the first, and `references` are the further ones: all, or none.
+    """
 
     report: dict[str, Any]
     is_video: bool
     picture: StoredPicture | None = field(default=None, repr=False)
     last_picture: StoredPicture | None = field(default=None, repr=False)
+    references: tuple[StoredPicture, ...] = field(default=(), repr=False)
 
 
 # --- what of a report is needed to make the video again ---------------------------------------------------------------
@@ -95,6 +102,11 @@ class _Lora(_Part):
     expert: Expert | None
 
 
+class _Subject(_Part):
+    name: _Word
+    remove_background: bool
+
+
 class _Parameters(_Part):
     resolution: _Word
     width: _Count
@@ -110,6 +122,8 @@ class _Parameters(_Part):
     flow_shift: float | None
     loras: Annotated[list[_Lora], Field(max_length=100)]
     last_image: bool
+    # Reports of earlier versions do not have this one.
+    subjects: Annotated[list[_Subject], Field(max_length=MAX_PICTURES)] = []
     negative_prompt: _Prose
     embed_source: bool
     checkpoint: _Word | None = None
@@ -180,6 +194,7 @@ class _Report(_Part):
     prompt: _Prompt
     engine: _Engine
     image: _Image
+    references: Annotated[list[_LastImage], Field(max_length=MAX_PICTURES)] = []
     environment: _Environment
     output: _Output
 
@@ -198,7 +213,7 @@ def read_recipe(path: Path) -> Recipe:
     if not is_mp4:
         return Recipe(report=report, is_video=False)
     try:
-        picture, last_picture = read_picture(path), read_last_picture(path)
+        picture, last_picture, references = read_picture(path), read_last_picture(path), read_references(path)
     except InputError as error:
         raise RecipeError(
             "The picture inside this video cannot be read: the file is cut short or damaged. Take a whole copy of it.",
@@ -206,22 +221,34 @@ def read_recipe(path: Path) -> Recipe:
         ) from error
     _check_stored(picture, known.image.sha256)
     _check_stored(last_picture, known.image.last.sha256 if known.image.last else None)
-    return Recipe(report=report, is_video=True, picture=picture, last_picture=last_picture)
+    further = known.references[1:]
+    if references and len(references) != len(further):
+        raise _changed()
+    for reference, told in zip(references, further, strict=False):
+        _check_stored(reference, told.sha256)
+    return Recipe(report=report, is_video=True, picture=picture, last_picture=last_picture, references=references)
 
 
 def request_from_report(
-    report: dict[str, Any], picture: Path, *, last_picture: Path | None = None, checkpoint: Path | None = None
+    report: dict[str, Any],
+    picture: Path,
+    *,
+    references: Sequence[Path] = (),
+    last_picture: Path | None = None,
+    checkpoint: Path | None = None,
 ) -> GenerationRequest:
     """The request that the report was made from, with the files that a report does not hold.
 
-    Whether one is missing is `missing_parts`' to say; it is then left out here. Raises `RecipeError` for a report
+    `references` are those after `picture`. Whether a file is missing is `missing_parts`' to say; it is then left out
+    here, or for a reference has no name. Raises `RecipeError` for a report
     that cannot be used, and other `InputError`s for an engine or a setting that this studio does not have.
     """
     known = _known(report)
     settings, prompt, motion = known.parameters, known.prompt, known.prompt.motion
+    unnamed = (Path(),) * (len(settings.subjects) - 1 - len(references))
     request = GenerationRequest(
         engine=known.engine.id,
-        images=(picture,),
+        images=(picture, *references, *unnamed),
         prompt=prompt.sent,
         origin=PromptOrigin(
             typed=prompt.typed,
@@ -250,6 +277,7 @@ def request_from_report(
         flow_shift=settings.flow_shift,
         loras=tuple(LoraRef(**lora.model_dump()) for lora in settings.loras),
         last_image=last_picture,
+        subjects=tuple(Subject(**subject.model_dump()) for subject in settings.subjects),
         checkpoint=checkpoint,
         device=settings.device,
         precision=settings.precision,
@@ -266,8 +294,9 @@ def _elements(given: list[_Added]) -> tuple[AddedElement, ...]:
 
 
 def missing_parts(recipe: Recipe) -> tuple[Finding, ...]:
-    """The files that the video was made from and that are not in the recipe: `picture`, `last_picture`, `checkpoint`.
+    """The files that the video was made from and that are not in the recipe.
 
+    Their codes: `picture`, `references`, `last_picture`, `checkpoint`.
     Raises `RecipeError` for a report that cannot be used.
     """
     known = _known(recipe.report)
@@ -278,6 +307,14 @@ def missing_parts(recipe: Recipe) -> tuple[Finding, ...]:
                 "picture",
                 Text("The picture is not in this file.", "该文件中没有源图片。"),
                 Text("Give the picture itself too.", "请另外提供源图片。"),
+            )
+        )
+    if len(known.parameters.subjects) - 1 > len(recipe.references):
+        missing.append(
+            _missing(
+                "references",
+                Text("The further reference pictures are not in this file.", "该文件中没有其余参考图。"),
+                Text("Give the reference pictures too.", "请另外提供参考图。"),
             )
         )
     if known.parameters.last_image and recipe.last_picture is None:
@@ -398,11 +435,7 @@ def _check_stored(picture: StoredPicture | None, sha256: str | None) -> None:
     if picture is None:
         return
     if picture[0] not in get_args(PictureFormat) or hashlib.sha256(picture[1]).hexdigest() != sha256:
-        raise RecipeError(
-            "The picture inside this video is not the one that its report names: another program has changed the "
-            "file. Give the original file.",
-            "该视频中的图片与报告所记录的不一致：文件被其他程序改动过。请提供原始文件。",
-        )
+        raise _changed()
 
 
 def _guidance(given: _Strength | list[_Strength] | None) -> Guidance | None:
@@ -437,6 +470,14 @@ def _shortly(number: int) -> str:
 
 def _missing(code: str, message: Text, remedy: Text) -> Finding:
     return Finding(code=code, severity="warn", message=message, remedy=remedy)
+
+
+def _changed() -> RecipeError:
+    return RecipeError(
+        "The picture inside this video is not the one that its report names: another program has changed the "
+        "file. Give the original file.",
+        "该视频中的图片与报告所记录的不一致：文件被其他程序改动过。请提供原始文件。",
+    )
 
 
 def _foreign() -> RecipeError:

@@ -103,6 +103,7 @@ def build_report(run: Run, video_bytes: int) -> dict[str, Any]:
         },
         "prompt": prompt_of(request, run.engine_facts.get("tokens")),
         "image": image_of(run.prepared),
+        "references": references_of(request, run.prepared),
         "plan": plan_of(run.plan),
         "measured": measured_of(run.measured, run.plan),
         "findings": [finding_of(finding) for finding in run.findings],
@@ -155,6 +156,7 @@ def parameters_of(request: GenerationRequest) -> dict[str, Any]:
         "guidance": guidance_as_json(request.guidance),
         "loras": [asdict(lora) for lora in request.loras],
         "last_image": request.last_image is not None,
+        "subjects": [asdict(subject) for subject in request.subjects],
         "checkpoint": None if request.checkpoint is None else request.checkpoint.name,
         "device": request.device,
         "precision": request.precision,
@@ -199,6 +201,12 @@ def image_of(prepared: Prepared) -> dict[str, Any]:
         "prepared_sha256": hashlib.sha256(prepared.pixels.tobytes()).hexdigest(),
         "last": None if prepared.last is None else image_of(prepared.last),
     }
+
+
+def references_of(request: GenerationRequest, prepared: Prepared) -> list[dict[str, Any]]:
+    """Every reference in its order, with what the person calls it; empty for an engine that takes a first picture."""
+    pairs = zip(request.subjects, prepared.references, strict=True) if request.subjects else ()
+    return [{**asdict(subject), **image_of(reference)} for subject, reference in pairs]
 
 
 def plan_of(plan: Plan) -> dict[str, Any]:

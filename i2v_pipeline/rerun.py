@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ COMPARED: Mapping[str, tuple[str, ...] | None] = {
     "parameters": None,
     "prompt": ("sent", "negative_sent", "tokens", "motion"),
     "image": None,
+    "references": None,
     "engine": None,
     "environment": None,
     "output": ("width", "height", "frames", "fps", "codec"),
@@ -42,6 +44,7 @@ NOT_COMPARED = frozenset(
         "engine.loaded", "engine.reused",
         # Sentences that follow from the numbers.
         "image.fitted", "image.fitted_zh", "image.last.fitted", "image.last.fitted_zh",
+        "references.fitted", "references.fitted_zh",
     }
 )  # fmt: skip
 TOLD_CHARACTERS = 100
@@ -49,9 +52,13 @@ TOLD_CHARACTERS = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
-    """Files that a report cannot hold, or that take the place of what it holds. A LoRA is known by hash or name."""
+    """Files that a report cannot hold, or that take the place of what it holds. A LoRA is known by hash or name.
+
+    `references` are all of them in their order, the first included.
+    """
 
     image: Path | None = None
+    references: tuple[Path, ...] = ()
     last_image: Path | None = None
     checkpoint: Path | None = None
     loras: tuple[Path, ...] = ()
@@ -113,11 +120,15 @@ def find_original(path: Path) -> Original:
     beside = _video_beside(path, recipe.report)
     inside = recipe if beside is None else beside.recipe
     image = recipe.report["image"]
+    further = [_picture_beside(path, reference) for reference in recipe.report.get("references", [])[1:]]
+    beside_it = tuple(reference for reference in further if reference is not None)
     pictures = {
         "picture": inside.picture or _picture_beside(path, image),
         "last_picture": inside.last_picture or _picture_beside(path, image.get("last")),
     }
-    return Original(path=path, recipe=replace(recipe, **pictures), video=beside and beside.path)
+    references = inside.references or (beside_it if len(beside_it) == len(further) else ())
+    found = replace(recipe, **pictures, references=references)
+    return Original(path=path, recipe=found, video=beside and beside.path)
 
 
 def rerun(
@@ -154,8 +165,12 @@ def request_of(recipe: Recipe, given: Given, folder: Path) -> GenerationRequest:
     option for each file that is missing.
     """
     report = recipe.report
+    subjects = len(report["parameters"].get("subjects", []))
+    _check_references(given, subjects)
+    first, *others = given.references or (given.image,)
     options = {
-        "picture": ("--image", given.image),
+        "picture": ("--reference" if subjects else "--image", first),
+        "references": ("--reference", given.references or None),
         "last_picture": ("--last-image", given.last_image),
         "checkpoint": ("--checkpoint", given.checkpoint),
     }
@@ -167,7 +182,8 @@ def request_of(recipe: Recipe, given: Given, folder: Path) -> GenerationRequest:
         )
     request = request_from_report(
         report,
-        given.image or _saved(recipe.picture, folder, "image"),
+        first or _saved(recipe.picture, folder, "image"),
+        references=others or [_saved(each, folder, f"image{index}") for index, each in enumerate(recipe.references, 1)],
         last_picture=given.last_image or (recipe.last_picture and _saved(recipe.last_picture, folder, "last-image")),
         checkpoint=given.checkpoint,
     )
@@ -181,6 +197,8 @@ def find_differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterato
     """The fields of `COMPARED` that differ between two reports. What the older one does not speak of is left out."""
     for section, names in COMPARED.items():
         old, new = then.get(section), now.get(section)
+        if isinstance(old, list):
+            yield from _differences(section, old, new)
         if not isinstance(old, dict) or not isinstance(new, dict):
             continue
         for name in old if names is None else [name for name in names if name in old]:
@@ -268,6 +286,21 @@ def _saved(picture: StoredPicture | None, folder: Path, name: str) -> Path:
     return save_picture(picture, folder, name)
 
 
+def _check_references(given: Given, subjects: int) -> None:
+    count = len(given.references)
+    if count and count != subjects:
+        raise InputError(
+            f"{count} reference pictures: this video was made of {subjects}. Give as many with --reference, in the "
+            "same order.",
+            f"给出了 {count} 张参考图：该视频使用了 {subjects} 张。请按相同顺序用 --reference 提供。",
+        )
+    if count and given.image is not None:
+        raise InputError(
+            "--image and --reference: both give the first picture. Leave out --image.",
+            "--image 与 --reference 都指定了第一张图片。请去掉 --image。",
+        )
+
+
 def _find_loras(
     refs: tuple[LoraRef, ...], used: list[Mapping[str, Any]], given: tuple[Path, ...]
 ) -> tuple[LoraRef, ...]:
@@ -312,7 +345,7 @@ def _sha256_of(path: Path) -> str:
 
 
 def _differences(place: str, then: Any, now: Any) -> Iterator[Difference]:  # noqa: ANN401 - any JSON values
-    if place in NOT_COMPARED or then == now:
+    if re.sub(r"\.\d+", "", place) in NOT_COMPARED or then == now:
         return
     if isinstance(then, dict) and isinstance(now, dict):
         for name, value in then.items():

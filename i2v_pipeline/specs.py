@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from i2v_pipeline.types import FeatureCache, Intensity, LoraRef, Precision, PresetName, SchedulerName, Text
+from i2v_pipeline.types import FeatureCache, Fit, Intensity, LoraRef, Precision, PresetName, SchedulerName, Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +65,7 @@ class Capabilities:
 
     `attention`: whether another kernel than PyTorch's own can compute it. `caches` are the feature caches beside none.
     `compiled`: whether its denoiser is made of equal blocks, of which one is compiled for all.
+    `references` is the most pictures of subjects that it takes; 0 marks an engine that takes a first picture instead.
     """
 
     negative_prompt: bool
@@ -76,6 +77,12 @@ class Capabilities:
     attention: bool = False
     caches: tuple[FeatureCache, ...] = ()
     compiled: bool = False
+    references: int = 0
+
+    @property
+    def fits(self) -> tuple[Fit, ...]:
+        """The ways of bringing a picture to the video's size, the usual one first."""
+        return ("white",) if self.references else ("crop", "pad", "stretch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +91,22 @@ class Component:
 
     parameters: int
     disk_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceSpec:
+    """How the latents of reference pictures stand among those of the video, for models that read them as frames.
+
+    `rotary_shift` is how many tokens (down, across) the positions of references are moved away from the video's, each
+    reference with a time of its own from 0 on; None: they go on in time as if they were frames. Latents of zero fill up
+    `slots` where there are fewer references. `guidance` is the strength of the references where that is guided apart
+    from the text's; None: the passes with and without the prompt see the same references.
+    """
+
+    placement: Literal["before", "after"]
+    rotary_shift: tuple[int, int] | None
+    slots: int
+    guidance: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +119,8 @@ class DiffusionSpec:
     first latent frame clean instead of reading the picture through extra channels. `trained_sizes` are (width, height);
     where `sizes_are_exact` is false a size stands for its area. `condition_fps` is what the model is told about the
     frame rate, None where it is told nothing. `precision` is the denoiser's on CUDA. `stillness_words` are the entries
-    of `negative_prompt` that speak against stillness.
+    of `negative_prompt` that speak against stillness. `references` is None for a model that reads none as frames.
+    `is_converted` marks a repository that is not in diffusers' layout: `models convert` makes the engine's own folder.
     """
 
     repo: str
@@ -114,6 +138,8 @@ class DiffusionSpec:
     precision: Precision
     negative_prompt: str
     stillness_words: tuple[str, ...]
+    references: ReferenceSpec | None = None
+    is_converted: bool = False
 
     @property
     def disk_bytes(self) -> int:

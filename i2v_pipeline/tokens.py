@@ -25,7 +25,12 @@ Counter = Callable[[str], int]
 log = logging.getLogger("i2v_pipeline.tokens")
 
 # What the encoders of a family are given of a prompt: `read_text` of the engines.
-_READS: dict[str, Callable[[str], str]] = {"i2vgen_xl": str, "wan": clean_prompt}
+_READS: dict[str, Callable[[str], str]] = {
+    "i2vgen_xl": str,
+    "wan": clean_prompt,
+    "references": clean_prompt,
+    "vace": clean_prompt,
+}
 _CLIP_WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 _CLIP_MARKS = ("<|startoftext|>", "<|endoftext|>")
 _UNKNOWN_IN_T5 = 2

@@ -22,7 +22,8 @@ CameraTag = Literal[
 
 Speed = Literal["slow_motion", "normal", "fast", "timelapse"]
 Intensity = Literal["low", "medium", "high"]
-Fit = Literal["crop", "pad", "stretch"]
+Fit = Literal["crop", "pad", "stretch", "white"]
+"""`white`: the whole picture in the middle of white, as the models that take references were trained."""
 Severity = Literal["info", "warn", "error"]
 PromptSource = Literal["llm", "offline", "typed"]
 PresetName = Literal["preview", "standard", "high_motion", "creative", "fast"]
@@ -130,13 +131,23 @@ class LoraRef:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What a reference picture shows: what the person calls it, and whether it is put alone on white first."""
+
+    name: str = ""
+    remove_background: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class GenerationRequest:
     """The complete recipe of one video: seed chosen, size and frames resolved. Nothing in it is a wish.
 
-    `images` are read once, when the run begins. `steps`, `guidance`, `scheduler` and `flow_shift` are None for an
-    engine that has none. `checkpoint` is a local diffusers folder used in place of the engine's repository. `device`,
-    `precision` and `attention` may be `auto`, since only the machine that runs the job knows its devices; the report
-    has what was used. `compiled` has the denoiser's blocks compiled before the first step.
+    `images` are read once, when the run begins: the picture that the video begins with, or for an engine that takes
+    references these in their order, with a `Subject` for each in `subjects`. `steps`, `guidance`, `scheduler` and
+    `flow_shift` are None for an engine that has none. `checkpoint` is a local diffusers folder used in place of the
+    engine's repository. `device`, `precision` and `attention` may be `auto`, since only the machine that runs the job
+    knows its devices; the report has what was used. `compiled` has the denoiser's blocks compiled before the first
+    step.
     """
 
     engine: str
@@ -160,6 +171,7 @@ class GenerationRequest:
     flow_shift: float | None = None
     loras: tuple[LoraRef, ...] = ()
     last_image: Path | None = None
+    subjects: tuple[Subject, ...] = ()
     checkpoint: Path | None = None
     device: Device | Literal["auto"] = "auto"
     precision: Precision | Literal["auto"] = "auto"
@@ -178,7 +190,8 @@ class Prepared:
     """The picture as the engine sees it: `pixels` uint8 (height, width, 3) RGB at the request's size.
 
     `source` holds the bytes as given; `fitted` says in words what was cropped, padded or stretched. `last` is the
-    picture that the video ends with, where one was given.
+    picture that the video ends with, where one was given. Where the pictures are references this is the first, and
+    `others` are the further ones in their order.
     """
 
     pixels: U8Image
@@ -188,6 +201,12 @@ class Prepared:
     source_height: int
     fitted: Text
     last: Prepared | None = None
+    others: tuple[Prepared, ...] = ()
+
+    @property
+    def references(self) -> tuple[Prepared, ...]:
+        """This picture and the further ones, for an engine that takes references."""
+        return (self, *self.others)
 
 
 @dataclass(frozen=True, kw_only=True)

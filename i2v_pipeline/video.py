@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -101,14 +101,17 @@ def finish_video(
     make_report: Callable[[int], dict[str, Any]],
     picture: tuple[str, bytes] | None,
     last_picture: tuple[str, bytes] | None = None,
+    references: Sequence[tuple[str, bytes]] = (),
 ) -> dict[str, Any]:
     """Writes the video `draft` to `path`, whole or not at all, with its report inside, and returns the report.
 
     `make_report` gets the size in bytes of the finished file, report included; a picture is a format's name and the
-    picture's bytes as given. The draft stays. Raises `VideoError` when the file could not be written.
+    picture's bytes as given; `references` are those after `picture`. The draft stays. Raises `VideoError` when the
+    file could not be written.
     """
     tail = mp4.picture_box(*picture) if picture else b""
     tail += mp4.picture_box(*last_picture, mp4.LAST_PICTURE_UUID) if last_picture else b""
+    tail += b"".join(mp4.picture_box(*reference, mp4.REFERENCE_UUID) for reference in references)
     report: dict[str, Any] = {}
 
     def comment_of(file_bytes: int) -> bytes:
@@ -153,13 +156,19 @@ def read_picture(path: Path) -> tuple[str, bytes] | None:
     Raises `InputError` when the file is not an MP4.
     """
     with _opened_mp4(path) as file:
-        return mp4.read_picture_box(file)
+        return next(iter(mp4.read_picture_boxes(file)), None)
 
 
 def read_last_picture(path: Path) -> tuple[str, bytes] | None:
     """As `read_picture`, for the picture that the video ends with."""
     with _opened_mp4(path) as file:
-        return mp4.read_picture_box(file, mp4.LAST_PICTURE_UUID)
+        return next(iter(mp4.read_picture_boxes(file, mp4.LAST_PICTURE_UUID)), None)
+
+
+def read_references(path: Path) -> tuple[tuple[str, bytes], ...]:
+    """As `read_picture`, for the references after the first, in their order; empty where there are none."""
+    with _opened_mp4(path) as file:
+        return tuple(mp4.read_picture_boxes(file, mp4.REFERENCE_UUID))
 
 
 def strip_video(path: Path, target: Path) -> None:

@@ -20,9 +20,10 @@ from i2v_pipeline.planning.devices import known_devices
 from i2v_pipeline.planning.learned import EMPTY
 from i2v_pipeline.presets import find_engine, load_presets
 from i2v_pipeline.specs import EngineSpec
-from i2v_pipeline.types import Attention, FeatureCache, Fit, Motion, PresetName, Text
+from i2v_pipeline.types import Attention, FeatureCache, Motion, PresetName, Text
 from studio.doctor import diagnose, run_line
-from studio.file_commands import add_check, add_inspect, add_rerun, add_strip, check_out
+from studio.file_commands import add_check, add_convert, add_inspect, add_rerun, add_strip, check_out
+from studio.given_pictures import add_pictures, engine_for, given_by
 from studio.models import best_engine, needs_of, state_of
 from studio.plans import Hypothesis, default_data, learned_in, machine_like, machine_now, plan_choice, told
 from studio.printing import pick, print_json
@@ -39,7 +40,7 @@ OUR_FAULT = Text(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 done, 1 failed, 2 wrong input, 130 cancelled."""
-    arguments = build_parser().parse_args(argv)
+    arguments = _parsed(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         arguments.run(arguments)
@@ -50,6 +51,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.exception("%s failed unexpectedly", arguments.command)
         return _tell(OUR_FAULT, 1, as_json=getattr(arguments, "json", False))
     return 0
+
+
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments. Before Python 3.13 argparse gives up on `IMAGE --option VALUE PROMPT` where IMAGE is optional."""
+    parser = build_parser()
+    arguments, left = parser.parse_known_args(argv)
+    if left and "prompt" in arguments and arguments.prompt is None and not left[0].startswith("-"):
+        arguments.prompt = left.pop(0)
+    if left:
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    return arguments
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -77,12 +89,11 @@ def _add_serve(commands: Any) -> None:  # noqa: ANN401 - argparse does not expor
 
 def _add_generate(commands: Any) -> None:  # noqa: ANN401
     generate = commands.add_parser("generate", help="make a video from a picture and a sentence")
-    generate.add_argument("image", type=Path)
-    generate.add_argument("prompt")
+    add_pictures(generate)
     generate.add_argument("--engine", default="auto", metavar="ID", help="see `models list`; auto: the best one here")
     generate.add_argument("--preset", default="standard", choices=get_args(PresetName))
     generate.add_argument("--resolution", metavar="256p|480p|512p|720p|768p|1024p|WxH")
-    generate.add_argument("--fit", default="crop", choices=get_args(Fit), help="what happens to another aspect")
+    generate.add_argument("--fit", choices=("crop", "pad", "stretch"), help="what happens to another aspect")
     generate.add_argument("--frames", type=int)
     generate.add_argument("--fps", type=int)
     generate.add_argument("--steps", type=int)
@@ -103,7 +114,6 @@ def _add_generate(commands: Any) -> None:  # noqa: ANN401
     generate.add_argument("--precision", default="auto", choices=("auto", "fp32", "fp16", "bf16", "fp8"))
     _add_speed(generate)
     generate.add_argument("--last-image", type=Path, metavar="IMAGE", help="the picture that the video ends with")
-    generate.add_argument("--reference", type=Path, action="append", default=[], metavar="IMAGE")
     generate.add_argument("--out", type=Path, metavar="FILE.mp4", help="the report goes beside it, as FILE.json")
     generate.add_argument("--no-source", action="store_true", help="leave the source picture out of the MP4")
     generate.add_argument("--json", action="store_true", help="print the report")
@@ -158,6 +168,7 @@ def _add_models(commands: Any) -> None:  # noqa: ANN401
     download = actions.add_parser("download", help="fetch what is missing of an engine's model")
     download.add_argument("engine", metavar="ID", help="see `models list`")
     download.set_defaults(run=_models_download)
+    add_convert(actions)
 
 
 def _add_doctor(commands: Any) -> None:  # noqa: ANN401
@@ -194,10 +205,11 @@ def _generate(arguments: argparse.Namespace) -> None:
     from studio.foreground import outputs_at, running
 
     # 1. What will be made: refused before anybody waits for a refiner
-    spec = _engine_called(arguments.engine)
+    given = given_by(arguments)
+    spec = engine_for(given, arguments.engine)
     _refuse_what_the_engine_lacks(spec, arguments)
     check_out(arguments.out)
-    picture = open_picture(arguments.image)
+    picture, *_ = [open_picture(image) for image in given.images]
     choice = Choice(
         preset=arguments.preset,
         resolution=arguments.resolution,
@@ -212,13 +224,15 @@ def _generate(arguments: argparse.Namespace) -> None:
         flow_shift=arguments.flow_shift,
         loras=tuple(parse_lora(text) for text in arguments.lora),
         last_image=arguments.last_image,
+        further_images=given.images[1:],
+        subjects=given.subjects,
         checkpoint=arguments.checkpoint,
         device=arguments.device,
         precision=arguments.precision,
         **_speed_of(arguments),
     )
-    request_for = partial(compose, spec, choice, image=arguments.image, image_size=(picture.width, picture.height))
-    typed = arguments.prompt
+    request_for = partial(compose, spec, choice, image=given.images[0], image_size=(picture.width, picture.height))
+    typed = given.prompt
     check_request(spec, request_for(prompt=typed, origin=origin_of(typed, None), motion=Motion()))
 
     # 2. The prompt
@@ -254,11 +268,11 @@ def _generate(arguments: argparse.Namespace) -> None:
 
 
 def _refuse_what_the_engine_lacks(spec: EngineSpec, arguments: argparse.Namespace) -> None:
-    """The built-in engine loads no checkpoint and runs on the CPU in fp32; no engine takes references or fp8."""
+    """The built-in engine loads no checkpoint and runs on the CPU in fp32; no engine takes fp8."""
     is_built_in = spec.diffusion is None
     given = {
         "--checkpoint": is_built_in and arguments.checkpoint is not None,
-        "--reference": bool(arguments.reference),
+        "--fit": bool(spec.takes.references) and arguments.fit is not None,
         "--device cuda": is_built_in and arguments.device == "cuda",
         "--precision": (is_built_in and arguments.precision != "auto") or arguments.precision == "fp8",
     }

@@ -1,24 +1,25 @@
-"""The commands on files: `check` before a run, `inspect`, `rerun`, `strip` after it. Does no work of its own."""
+"""The commands on files: `check` before a run, `inspect`, `rerun`, `strip` after it, `convert` for models. Does no
+work of its own.
+"""
 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from i2v_pipeline.errors import InputError
-from i2v_pipeline.presets import find_engine, load_presets
-from studio.models import best_engine
-from studio.plans import default_data, machine_now
+from studio.given_pictures import add_pictures, engine_for, given_by
+from studio.plans import default_data
 from studio.printing import pick, print_json
 
 
 def add_check(commands: Any) -> None:  # noqa: ANN401 - argparse does not export the type of its sub-parsers
     """`check IMAGE PROMPT`: before anything is made."""
     check = commands.add_parser("check", help="what is worth knowing before a run: of picture, prompt and settings")
-    check.add_argument("image", type=Path)
-    check.add_argument("prompt")
+    add_pictures(check)
     check.add_argument("--engine", default="auto", metavar="ID", help="see `models list`; auto: the best one here")
     check.add_argument("--json", action="store_true")
     check.set_defaults(run=_check)
@@ -39,6 +40,14 @@ def add_rerun(commands: Any) -> None:  # noqa: ANN401
     rerun = commands.add_parser("rerun", help="make a video again from its report, and compare the frames")
     rerun.add_argument("original", type=Path, metavar="REPORT.json|VIDEO.mp4")
     rerun.add_argument("--image", type=Path, help="the picture, where neither the video nor the folder holds it")
+    rerun.add_argument(
+        "--reference",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="IMAGE",
+        help="likewise, a reference picture; all of them, in order",
+    )
     rerun.add_argument(
         "--last-image", type=Path, metavar="IMAGE", help="likewise, the picture that the video ends with"
     )
@@ -64,6 +73,21 @@ def add_strip(commands: Any) -> None:  # noqa: ANN401
     strip.set_defaults(run=_strip)
 
 
+def add_convert(actions: Any) -> None:  # noqa: ANN401
+    """`models convert kaleido SOURCE TARGET`: a published checkpoint into a folder that --checkpoint takes."""
+    convert = actions.add_parser("convert", help="a published checkpoint into a folder that --checkpoint takes")
+    convert.add_argument("kind", choices=("kaleido",))
+    convert.add_argument("source", type=Path, metavar="SOURCE", help="the merged .pt, its folder, or one of shards")
+    convert.add_argument("target", type=Path, metavar="TARGET", help="the folder to make; it must not exist")
+    convert.add_argument(
+        "--wan",
+        type=Path,
+        metavar="FOLDER",
+        help="of Wan 2.1 in diffusers' layout, for text encoder, tokenizer and VAE; else the hub's cache",
+    )
+    convert.set_defaults(run=_convert)
+
+
 def check_out(out: Path | None) -> None:
     """Raises `InputError` for a name that no MP4 has."""
     if out and out.suffix.lower() != ".mp4":
@@ -77,8 +101,9 @@ def _check(arguments: argparse.Namespace) -> None:
     from i2v_pipeline.report import finding_of
     from studio.checking import find_findings
 
-    spec = best_engine(load_presets(), machine_now()) if arguments.engine == "auto" else find_engine(arguments.engine)
-    findings = find_findings(arguments.image, arguments.prompt, spec)
+    given = given_by(arguments)
+    spec = engine_for(given, arguments.engine)
+    findings = find_findings(given.images, given.prompt, spec, given.subjects)
     if arguments.json:
         print_json({"engine": spec.id, "findings": [finding_of(finding) for finding in findings]})
         return
@@ -107,6 +132,7 @@ def _rerun(arguments: argparse.Namespace) -> None:
     original = find_original(arguments.original)
     given = Given(
         image=arguments.image,
+        references=tuple(arguments.reference),
         last_image=arguments.last_image,
         checkpoint=arguments.checkpoint,
         loras=tuple(arguments.lora),
@@ -130,3 +156,15 @@ def _strip(arguments: argparse.Namespace) -> None:
     check_out(arguments.out)
     strip_video(arguments.video, arguments.out)
     print(arguments.out)
+
+
+def _convert(arguments: argparse.Namespace) -> None:
+    from i2v_pipeline.kaleido.convert import convert
+    from studio.converting import reporter, told
+    from studio.foreground import stoppable
+
+    with stoppable() as bar:
+        converted = convert(arguments.source, arguments.target, wan=arguments.wan, on_bytes=reporter(bar))
+    for line in told(converted):
+        print(pick(line), file=sys.stderr)
+    print(arguments.target)

@@ -25,31 +25,46 @@ def outputs_at(video: Path, data: Path | None = None) -> Outputs:
 @contextmanager
 def running() -> Iterator[tuple[EngineCache, ProgressBar]]:
     """What a run needs, closed at its end. SIGTERM cancels it as Ctrl+C does."""
+    engines = EngineCache()
+    with stoppable() as bar:
+        try:
+            yield engines, bar
+        finally:
+            engines.close()
+
+
+@contextmanager
+def stoppable() -> Iterator[ProgressBar]:
+    """Long work that SIGTERM cancels as Ctrl+C does, and its bar, gone at the end."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    engines, bar = EngineCache(), ProgressBar()
+    bar = ProgressBar()
     try:
-        yield engines, bar
+        yield bar
     finally:
         bar.close()
-        engines.close()
         signal.signal(signal.SIGTERM, before)
 
 
 class ProgressBar:
-    """One line on a terminal, nothing elsewhere. Call it with each `Progress`."""
+    """One line on a terminal, nothing elsewhere. Call it with each `Progress`, or show other work with `show`."""
 
     def __init__(self) -> None:
-        self._is_shown = sys.stderr.isatty()
+        self.is_shown = sys.stderr.isatty()
 
     def __call__(self, progress: Progress) -> None:
-        if not self._is_shown:
-            return
-        done = round(BAR_WIDTH * progress.step / max(progress.steps, 1))
         left = "" if progress.seconds_left is None else f"  {progress.seconds_left:.0f} s left"
+        part = progress.step / max(progress.steps, 1)
+        self.show(progress.stage, part, f"{progress.step}/{progress.steps}{left}")
+
+    def show(self, name: str, part: float, told: str) -> None:
+        """A bar filled by `part` (0 to 1), with a name before it and words behind it."""
+        if not self.is_shown:
+            return
+        done = round(BAR_WIDTH * part)
         bar = "█" * done + "░" * (BAR_WIDTH - done)
-        sys.stderr.write(f"\r\x1b[K{progress.stage:8}{bar} {progress.step}/{progress.steps}{left}")
+        sys.stderr.write(f"\r\x1b[K{name:8}{bar} {told}")
         sys.stderr.flush()
 
     def close(self) -> None:
-        if self._is_shown:
+        if self.is_shown:
             sys.stderr.write("\r\x1b[K")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from i2v_pipeline.errors import InputError, ModelError
-from i2v_pipeline.hub import GB, cache_folder, find_checkpoint, free_bytes, is_here
+from i2v_pipeline.errors import InputError, ModelError, RequestError
+from i2v_pipeline.hub import GB, cache_folder, conversion_of, find_checkpoint, free_bytes, is_here
 from i2v_pipeline.planning.devices import find_device
 from i2v_pipeline.planning.learned import EMPTY, Book
 from i2v_pipeline.planning.machine import Machine
@@ -24,20 +24,26 @@ _CRAMPED = replace(_ROOMY, free_vram_gib=0.0)
 
 
 def best_engine(engines: Mapping[str, EngineSpec], machine: Machine) -> EngineSpec:
-    """The largest model that is here and fits as its standard preset, the first of equals; else the built-in one.
+    """Of those that begin with a picture the largest model that is here and fits as its standard preset.
 
-    Without a GPU it is the built-in one: a diffusion model takes hours on a CPU.
+    Of equals it is the first, and the built-in one where there is none: a diffusion model takes hours on a CPU.
     """
     built_in = next(spec for spec in engines.values() if spec.diffusion is None)
-    fitting = [
-        spec
-        for spec in engines.values()
-        if spec.diffusion is not None
-        and machine.gpu is not None
-        and is_here(spec)
-        and standard_plan(spec, machine).fits
-    ]
-    return max(fitting, key=_parameters, default=built_in)
+    return max(_fitting(engines, machine, with_references=False), key=_parameters, default=built_in)
+
+
+def best_reference_engine(engines: Mapping[str, EngineSpec], machine: Machine) -> EngineSpec:
+    """As `best_engine`, of those that take references. Raises `RequestError` where none of them could run here."""
+    fitting = list(_fitting(engines, machine, with_references=True))
+    if not fitting:
+        those = ", ".join(spec.id for spec in engines.values() if spec.takes.references)
+        raise RequestError(
+            f"References: no engine that takes them is here and fits this machine. There are {those}; "
+            "`python app.py models list` tells what each takes. Name one with its model's folder, or get one first.",
+            f"参考图：本机没有可用的支持引擎。可选引擎：{those}；`python app.py models list` 会列出各自的要求。"
+            "请指定引擎和模型文件夹，或先获取模型。",
+        )
+    return max(fitting, key=_parameters)
 
 
 def state_of(spec: EngineSpec) -> Text:
@@ -47,6 +53,9 @@ def state_of(spec: EngineSpec) -> Text:
     try:
         folder = find_checkpoint(spec, None).folder
     except ModelError:
+        if spec.diffusion.is_converted:
+            way = conversion_of(spec)
+            return Text(f"not here. {way.en}", f"本机没有。{way.zh}")
         size, free = spec.diffusion.disk_bytes / GB, free_bytes(cache_folder()) / GB
         command = f"python app.py models download {spec.id}"
         return Text(
@@ -77,6 +86,15 @@ def needs_of(spec: EngineSpec) -> Text:
 def standard_plan(spec: EngineSpec, machine: Machine, book: Book = EMPTY) -> Plan:
     """Of the standard preset on a picture of its own shape."""
     return plan_here(spec, shaped(spec, Choice()), machine, book)
+
+
+def _fitting(engines: Mapping[str, EngineSpec], machine: Machine, *, with_references: bool) -> Iterator[EngineSpec]:
+    if machine.gpu is None:
+        return
+    for spec in engines.values():
+        is_meant = spec.diffusion is not None and bool(spec.takes.references) == with_references
+        if is_meant and is_here(spec) and standard_plan(spec, machine).fits:
+            yield spec
 
 
 def _parameters(spec: EngineSpec) -> int:

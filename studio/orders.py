@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,9 +22,9 @@ from i2v_pipeline.hub import check_model
 from i2v_pipeline.images import Picture, legal_frames
 from i2v_pipeline.presets import find_engine
 from i2v_pipeline.specs import EngineSpec
-from i2v_pipeline.types import Attention, FeatureCache, Fit, GenerationRequest, Motion, PresetName, Text
+from i2v_pipeline.types import Attention, FeatureCache, Fit, GenerationRequest, Motion, PresetName, Subject, Text
 from prompt_refiner import refine
-from studio.models import best_engine
+from studio.models import best_engine, best_reference_engine
 from studio.page.services import Services
 from studio.plans import machine_now
 from studio.recipe import Choice, compose, motion_of, origin_of, preset_of, style_of
@@ -53,6 +53,15 @@ def _as_number(value: object) -> object:
         return value
 
 
+class OrderedSubject(BaseModel):
+    """What a reference picture shows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: str = Field(default="", description="What you call it.")
+    remove_background: bool = Field(default=False, description="Whether it is cut out and put alone on white.")
+
+
 class Order(BaseModel):
     """What may be asked for; what is left out is as the preset says. Extra fields are refused, not ignored."""
 
@@ -70,7 +79,10 @@ class Order(BaseModel):
         default=None, description="WIDTHxHEIGHT, exact; without it the picture's own aspect is kept."
     )
     resolution: str | None = Field(default=None, description="In place of size: a name such as 480p or 720p.")
-    fit: Fit = Field(default="crop", description="What happens to a picture of another aspect.")
+    fit: Fit | None = Field(
+        default=None,
+        description="What happens to a picture of another aspect: crop, pad or stretch; references are put on white.",
+    )
     fps: int | None = None
     steps: int | None = None
     guidance: Annotated[str | None, BeforeValidator(_as_text)] = Field(
@@ -84,6 +96,9 @@ class Order(BaseModel):
     seed: int | None = Field(default=None, description="Drawn and told when it is not given.")
     refine: RefineMode = Field(default="auto", description="off sends the prompt as it is.")
     embed_source: bool = Field(default=True, description="Whether the picture travels inside the MP4.")
+    subjects: list[OrderedSubject] | None = Field(
+        default=None, description="What each reference shows, in their order, for an engine that takes references."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,13 +109,15 @@ class Ordered:
     notices: tuple[Text, ...]
 
 
-def read_order(order: Order, picture: Picture, path: Path, services: Services) -> Ordered:
-    """The complete, checked request for `picture`, which lies at `path`. May take the refiner's whole deadline.
+def read_order(order: Order, pictures: Sequence[tuple[Picture, Path]], services: Services) -> Ordered:
+    """The complete, checked request for `pictures` and where they lie. May take the refiner's whole deadline.
 
-    Raises `InputError` for what the engine does not take and `ModelError` for an engine whose model is not here.
+    Several are references, and so is one with `subjects`. Raises `InputError` for what the engine does not take and
+    `ModelError` for an engine whose model is not here.
     """
     # 1. What will be made: refused before anybody waits for a refiner
-    spec = engine_of(order, services)
+    (picture, path), *further = pictures
+    spec = engine_of(order, services, has_references=bool(further or order.subjects))
     frames, notice = _frames_of(order, spec)
     choice = Choice(
         preset=order.preset,
@@ -117,6 +134,8 @@ def read_order(order: Order, picture: Picture, path: Path, services: Services) -
         attention=order.attention,
         cache=order.cache,
         compiled=order.compiled,
+        further_images=tuple(place for _, place in further),
+        subjects=tuple(Subject(**subject.model_dump()) for subject in order.subjects or ()),
     )
     request_for = partial(compose, spec, choice, image=path, image_size=(picture.width, picture.height))
     typed = order.prompt
@@ -140,9 +159,12 @@ def read_order(order: Order, picture: Picture, path: Path, services: Services) -
     return Ordered(request=request, notices=(*([notice] if notice else []), *said))
 
 
-def engine_of(order: Order, services: Services) -> EngineSpec:
+def engine_of(order: Order, services: Services, *, has_references: bool = False) -> EngineSpec:
     """The engine that is meant; for `auto` the best one that is on this machine. Raises `InputError`."""
-    return best_engine(services.engines, machine_now()) if order.model == "auto" else find_engine(order.model)
+    if order.model != "auto":
+        return find_engine(order.model)
+    best = best_reference_engine if has_references else best_engine
+    return best(services.engines, machine_now())
 
 
 def make_order(fields: Mapping[str, object]) -> Order:

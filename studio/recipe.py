@@ -28,6 +28,7 @@ from i2v_pipeline.types import (
     PresetName,
     PromptOrigin,
     SchedulerName,
+    Subject,
 )
 from prompt_refiner import RefineResult, Style
 
@@ -40,7 +41,8 @@ _LORA = re.compile(r"([^@]+?)(?::(-?\d+(?:\.\d+)?))?(?:@(high|low))?")
 class Choice:
     """What was chosen on the page or the command line; None means: as the preset says (a seed: draw one).
 
-    `loras` come after those that the preset brings.
+    `loras` come after those that the preset brings. `further_images` are the references after the picture, and
+    `subjects` speaks of all of them; left empty, nothing is known of them.
     """
 
     preset: PresetName = "standard"
@@ -51,12 +53,14 @@ class Choice:
     guidance: Guidance | None = None
     negative_prompt: str | None = None
     seed: int | None = None
-    fit: Fit = "crop"
+    fit: Fit | None = None
     embed_source: bool = True
     scheduler: SchedulerName | None = None
     flow_shift: float | None = None
     loras: tuple[LoraRef, ...] = ()
     last_image: Path | None = None
+    further_images: tuple[Path, ...] = ()
+    subjects: tuple[Subject, ...] = ()
     checkpoint: Path | None = None
     device: Device | Literal["auto"] = "auto"
     precision: Precision | Literal["auto"] = "auto"
@@ -68,7 +72,8 @@ class Choice:
 def size_of(spec: EngineSpec, resolution: str, source_width: int, source_height: int) -> tuple[int, int]:
     """Width and height that `resolution` means for this picture: a name is a pixel budget, `WxH` is exact.
 
-    A model that knows exact sizes only gets the one of these whose shape is nearest to the picture's.
+    A model that knows exact sizes only gets the one of these whose shape is nearest to the picture's. Where pictures
+    are references their shape means nothing, and a name is a size.
 
     Raises `RequestError` for anything else. Whether an exact size is legal is `check_request`'s to say.
     """
@@ -81,6 +86,8 @@ def size_of(spec: EngineSpec, resolution: str, source_width: int, source_height:
             f"Resolution {resolution!r}: allowed are {names}, or a width and a height such as 1280x720. Choose one.",
             f"分辨率 {resolution!r}：可用的有 {names}，或宽x高，例如 1280x720。请选择其一。",
         )
+    if spec.takes.references:
+        return spec.resolutions[resolution]
     if spec.diffusion is not None and spec.diffusion.sizes_are_exact:
         aspect = math.log(source_width / source_height)
         return min(spec.diffusion.trained_sizes, key=lambda size: abs(math.log(size[0] / size[1]) - aspect))
@@ -107,16 +114,18 @@ def compose(
     usual_shift = spec.diffusion.flow_shift if spec.diffusion else None
     resolution = choice.resolution or preset.resolution
     width, height = size_of(spec, resolution, *image_size)
+    images = (image, *choice.further_images)
+    unknown = (Subject(),) * len(images) if spec.takes.references else ()
     return GenerationRequest(
         engine=spec.id,
-        images=(image,),
+        images=images,
         prompt=prompt,
         origin=origin,
         motion=motion if preset.intensity is None else replace(motion, intensity=preset.intensity),
         resolution=resolution,
         width=width,
         height=height,
-        fit=choice.fit,
+        fit=choice.fit or spec.takes.fits[0],
         frames=preset.frames if choice.frames is None else choice.frames,
         fps=preset.fps if choice.fps is None else choice.fps,
         seed=secrets.randbelow(SEED_LIMIT) if choice.seed is None else choice.seed,
@@ -129,6 +138,7 @@ def compose(
         flow_shift=next((shift for shift in (choice.flow_shift, preset.flow_shift) if shift is not None), usual_shift),
         loras=(*preset.loras, *choice.loras),
         last_image=choice.last_image,
+        subjects=choice.subjects or unknown,
         checkpoint=choice.checkpoint,
         device=choice.device,
         precision=choice.precision,

@@ -17,8 +17,8 @@ ROOT = Path(__file__).parent.parent
 CAT = ROOT / "examples" / "cat.jpg"
 SMALL = ("--resolution", "160x120", "--frames", "8", "--fps", "8", "--refine", "offline")
 TOP_LEVEL = [
-    "refined_prompt", "parameters", "output_path", "schema", "job", "created", "engine", "prompt", "image", "plan",
-    "measured", "findings", "quality", "environment", "output",
+    "refined_prompt", "parameters", "output_path", "schema", "job", "created", "engine", "prompt", "image",
+    "references", "plan", "measured", "findings", "quality", "environment", "output",
 ]  # fmt: skip
 
 

@@ -29,7 +29,7 @@ MAY_IMPORT = {
 OWNERS = {
     "gradio": ("studio/page/", "studio/server.py"),
     "openai": ("prompt_refiner/",),
-    "torch": ("i2v_pipeline/engines/", "i2v_pipeline/denoise.py"),
+    "torch": ("i2v_pipeline/engines/", "i2v_pipeline/denoise.py", "i2v_pipeline/kaleido/"),
     "diffusers": ("i2v_pipeline/engines/",),
     "transformers": ("i2v_pipeline/engines/",),
     "tokenizers": ("i2v_pipeline/tokens.py",),

@@ -154,7 +154,7 @@ def test_what_the_engine_says_itself_is_not_said_twice():
 
 
 def test_a_check_joins_picture_prompt_and_settings_the_warnings_first():
-    found = find_findings(ROOT / "examples" / "mountains.jpg", "pan left, then pan right", find_engine("camera"))
+    found = find_findings([ROOT / "examples" / "mountains.jpg"], "pan left, then pan right", find_engine("camera"))
     assert [finding.code for finding in found] == ["no_subject", "camera_moves_in_sequence", "match_unknown"]
 
 

@@ -29,6 +29,7 @@ from i2v_pipeline.types import (
     Plan,
     Prepared,
     PromptOrigin,
+    Subject,
     Text,
 )
 from i2v_pipeline.video import finish_video, write_video
@@ -71,8 +72,23 @@ REQUEST = GenerationRequest(
     attention="sdpa",
     cache="first_block",
 )
-"""Every field differs from its default but `compiled`, which goes with no cache."""
+"""Every field differs from its default, but for what an engine with a first picture has not, and `compiled`, which goes
+with no cache."""
 COMPILED = replace(REQUEST, cache="off", compiled=True)
+OTHER = Path("second.jpg")
+OF_REFERENCES = replace(
+    REQUEST,
+    engine="kaleido-14b-s2v",
+    images=(PICTURE, OTHER),
+    subjects=(Subject(name="the cat", remove_background=True), Subject(name="花")),
+    fit="white",
+    width=896,
+    height=512,
+    guidance=6.0,
+    loras=(),
+    last_image=None,
+    cache="off",
+)
 
 
 def picture(content: bytes = b"first", last: Prepared | None = None) -> Prepared:
@@ -94,7 +110,10 @@ def report_of(request: GenerationRequest) -> dict[str, Any]:
         created=datetime.now(timezone.utc),
         request=request,
         spec=find_engine(request.engine),
-        prepared=picture(last=picture(b"last") if request.last_image else None),
+        prepared=replace(
+            picture(last=picture(b"last") if request.last_image else None),
+            others=tuple(picture(image.name.encode()) for image in request.images[1:]),
+        ),
         engine_facts={},
         findings=(),
         plan=Plan(
@@ -150,7 +169,7 @@ def as_bytes(report: Any) -> bytes:
 
 
 def test_every_field_of_a_request_comes_back_from_its_report() -> None:
-    default_free = {each.name for each in fields(GenerationRequest)} - {"engine", "images"}
+    default_free = {each.name for each in fields(GenerationRequest)} - {"engine", "images", "subjects"}
     plain = GenerationRequest(
         engine=REQUEST.engine, images=REQUEST.images, prompt="", motion=Motion(), resolution="", width=0, height=0,
         origin=PromptOrigin(typed="", refined="", source="typed"), fit="crop", frames=0, fps=0, seed=0,
@@ -161,6 +180,10 @@ def test_every_field_of_a_request_comes_back_from_its_report() -> None:
             report_of(request), PICTURE, last_picture=request.last_image, checkpoint=request.checkpoint
         )
         assert back == request
+    assert (
+        request_from_report(report_of(OF_REFERENCES), PICTURE, references=[OTHER], checkpoint=REQUEST.checkpoint)
+        == OF_REFERENCES
+    )
 
 
 @pytest.mark.parametrize(
@@ -190,6 +213,35 @@ def test_the_pictures_come_back_from_a_video_as_they_were_given(draft: Path, tmp
     assert (recipe.report, recipe.picture, recipe.last_picture) == (report, ("PNG", b"first"), ("PNG", b"last"))
     assert save_picture(("PNG", b"first"), tmp_path, "input") == tmp_path / "input.png"
     assert (tmp_path / "input.png").read_bytes() == b"first"
+
+
+def test_all_references_come_back_from_the_video_alone(draft: Path, tmp_path: Path) -> None:
+    report, path = report_of(OF_REFERENCES), tmp_path / "v.mp4"
+    second = ("PNG", OTHER.name.encode())
+    finish_video(draft, path, make_report=lambda _: report, picture=("PNG", b"first"), references=[second])
+    recipe = read_recipe(path)
+    assert (recipe.picture, recipe.references) == (("PNG", b"first"), (second,))
+    assert [missing.code for missing in missing_parts(recipe)] == ["checkpoint"]
+    assert [told["name"] for told in report["references"]] == ["the cat", "花"]
+    assert report["references"][0]["sha256"] == report["image"]["sha256"] != report["references"][1]["sha256"]
+    (tmp_path / "r.json").write_bytes(as_bytes(report))
+    assert [each.code for each in missing_parts(read_recipe(tmp_path / "r.json"))] == [
+        "picture", "references", "checkpoint",
+    ]  # fmt: skip
+
+
+def test_references_that_are_not_the_reports_own_are_told(
+    draft: Path, tmp_path: Path, refused: Callable[[bytes], str]
+) -> None:
+    for further in ([("PNG", b"another")], [("PNG", OTHER.name.encode())] * 2):
+        finish_video(
+            draft,
+            tmp_path / "v.mp4",
+            make_report=lambda _: report_of(OF_REFERENCES),
+            picture=("PNG", b"first"),
+            references=further,
+        )
+        assert "not the one that its report names" in refused((tmp_path / "v.mp4").read_bytes())
 
 
 def test_what_a_report_does_not_hold_is_named(draft: Path, tmp_path: Path) -> None:

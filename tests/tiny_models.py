@@ -19,7 +19,10 @@ from diffusers import (
     I2VGenXLUNet,
     UniPCMultistepScheduler,
     WanImageToVideoPipeline,
+    WanPipeline,
     WanTransformer3DModel,
+    WanVACEPipeline,
+    WanVACETransformer3DModel,
 )
 from transformers import (
     CLIPImageProcessorPil,
@@ -35,11 +38,13 @@ from transformers import (
 )
 
 from i2v_pipeline.presets import load_presets
-from i2v_pipeline.types import GenerationRequest, Motion, Prepared, PromptOrigin, Text
+from i2v_pipeline.types import GenerationRequest, Motion, Prepared, PromptOrigin, Subject, Text
 
 WAN_21, WAN_A14B, WAN_5B, I2VGEN = "wan2.1-i2v-14b-480p", "wan2.2-i2v-a14b", "wan2.2-ti2v-5b", "i2vgen-xl"
 WANS = (WAN_21, WAN_A14B, WAN_5B)
 ALL = (*WANS, I2VGEN)
+KALEIDO, VACE, VACE_14B = "kaleido-14b-s2v", "wan2.1-vace-1.3b", "wan2.1-vace-14b"
+OF_REFERENCES = (KALEIDO, VACE)
 WORDS = ("a", "rose", "opens", "slowly", "cat", "turns", "its", "head", "water", "blurry", "static", "camera")
 CLIP_SIDE = 32
 
@@ -48,14 +53,16 @@ def save_checkpoint(engine_id: str, folder: Path) -> Path:
     """A checkpoint for `engine_id` in diffusers' layout; the same bytes every time."""
     with torch.random.fork_rng():
         torch.manual_seed(len(engine_id))
-        pipeline = _i2vgen_xl() if engine_id == I2VGEN else _wan(engine_id)
+        makers = {I2VGEN: _i2vgen_xl, KALEIDO: _kaleido, VACE: _vace, VACE_14B: _vace}
+        pipeline = makers[engine_id]() if engine_id in makers else _wan(engine_id)
     pipeline.save_pretrained(folder)
     return folder
 
 
 def request_for(engine_id: str, checkpoint: Path | None, **changes) -> GenerationRequest:
     """Nine frames of 96 x 64 in three steps on the CPU, everything else as the engine's own facts say."""
-    diffusion = load_presets()[engine_id].diffusion
+    spec = load_presets()[engine_id]
+    diffusion = spec.diffusion
     request = GenerationRequest(
         engine=engine_id,
         images=(Path("picture.png"),),
@@ -65,7 +72,7 @@ def request_for(engine_id: str, checkpoint: Path | None, **changes) -> Generatio
         resolution="96x64",
         width=96,
         height=64,
-        fit="crop",
+        fit=spec.takes.fits[0],
         frames=9,
         fps=16,
         seed=7,
@@ -77,11 +84,18 @@ def request_for(engine_id: str, checkpoint: Path | None, **changes) -> Generatio
         checkpoint=checkpoint,
         device="cpu",
     )
+    if spec.takes.references:
+        request = replace(request, images=(Path("a.png"), Path("b.png")), subjects=(Subject(), Subject()))
     return replace(request, **changes)
 
 
 def picture_for(request: GenerationRequest, seed: int = 0) -> Prepared:
-    """A picture of random pixels at the request's size."""
+    """A picture of random pixels at the request's size, with further ones where the request has references."""
+    first, *others = (_noise_picture(request, seed + index) for index in range(len(request.images)))
+    return replace(first, others=tuple(others))
+
+
+def _noise_picture(request: GenerationRequest, seed: int) -> Prepared:
     shape = (request.height, request.width, 3)
     return Prepared(
         pixels=np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8),
@@ -115,16 +129,8 @@ def clip_tokenizer() -> CLIPTokenizer:
 
 def _wan(engine_id: str) -> WanImageToVideoPipeline:
     is_5b, is_21 = engine_id == WAN_5B, engine_id == WAN_21
-    tokenizer = umt5_tokenizer()
-    text_encoder = UMT5EncoderModel(
-        UMT5Config(
-            vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=32, num_layers=2, num_heads=4, pad_token_id=0,
-            eos_token_id=1,
-        )
-    )  # fmt: skip
     return WanImageToVideoPipeline(
-        tokenizer=tokenizer,
-        text_encoder=text_encoder,
+        **_text_parts(),
         vae=_vae_22() if is_5b else _vae_21(),
         # Shift 3 as converted checkpoints say, so that a test can see it overridden.
         scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0),
@@ -135,6 +141,42 @@ def _wan(engine_id: str) -> WanImageToVideoPipeline:
         boundary_ratio=0.9 if engine_id == WAN_A14B else None,
         expand_timesteps=is_5b,
     )
+
+
+def _text_parts() -> dict[str, object]:
+    tokenizer = umt5_tokenizer()
+    text_encoder = UMT5EncoderModel(
+        UMT5Config(
+            vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=32, num_layers=2, num_heads=4, pad_token_id=0,
+            eos_token_id=1,
+        )
+    )  # fmt: skip
+    return {"tokenizer": tokenizer, "text_encoder": text_encoder}
+
+
+def _kaleido() -> WanPipeline:
+    return WanPipeline(
+        **_text_parts(),
+        vae=_vae_21(),
+        scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0),
+        # References have positions from 80 on.
+        transformer=WanTransformer3DModel(**_SMALL, rope_max_seq_len=128).eval(),
+    )
+
+
+def _vace() -> WanVACEPipeline:
+    return WanVACEPipeline(
+        **_text_parts(),
+        vae=_vae_21(),
+        scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=5.0),
+        transformer=WanVACETransformer3DModel(**_SMALL, rope_max_seq_len=32, vace_layers=[0, 1]).eval(),
+    )
+
+
+_SMALL = {
+    "num_attention_heads": 2, "attention_head_dim": 12, "in_channels": 16, "out_channels": 16, "text_dim": 32,
+    "freq_dim": 32, "ffn_dim": 48, "num_layers": 2,
+}  # fmt: skip
 
 
 def _wan_transformer(engine_id: str) -> WanTransformer3DModel:

@@ -67,7 +67,7 @@ class _Loaded:
 
 
 class DiffusionEngine:
-    """An `Engine` for the families `wan` and `i2vgen_xl`. What stays loaded between runs, and where, the mode says."""
+    """An `Engine` for every family but `camera`. What stays loaded between runs, and where, the mode says."""
 
     def __init__(self, spec: EngineSpec) -> None:
         assert spec.diffusion is not None
@@ -89,7 +89,8 @@ class DiffusionEngine:
     ) -> Iterator[U8Frames]:
         self._findings, self._facts = [], {}
         last = None if picture.last is None else picture.last.pixels
-        inputs = Inputs(request=request, first=picture.pixels, last=last)
+        others = tuple(other.pixels for other in picture.others)
+        inputs = Inputs(request=request, first=picture.pixels, last=last, others=others)
 
         # 1. Load the tokenizer and say what it will not read, before anything large is touched
         on_progress(Progress(stage="load", step=0, steps=len(self._diffusion.components)))
@@ -193,8 +194,8 @@ class DiffusionEngine:
         """A hash of everything that the latents depend on: a saved state of anything else is not gone on with."""
         parts, request = loaded.parts, inputs.request
         facts = (
-            replace(request, images=(), last_image=None, checkpoint=None),
-            hashlib.sha256(inputs.first.tobytes()).hexdigest(),
+            replace(request, images=(), last_image=None, subjects=(), checkpoint=None),
+            [hashlib.sha256(picture.tobytes()).hexdigest() for picture in inputs.pictures],
             None if inputs.last is None else hashlib.sha256(inputs.last.tobytes()).hexdigest(),
             [(name, parts.fingerprint(name), str(parts.dtypes[name])) for name in self._diffusion.components],
             [lora.sha256 for lora in loaded.loras],
@@ -348,6 +349,14 @@ def _family_of(spec: EngineSpec) -> tuple[Mapping[str, Any], tuple[str, ...], An
         from i2v_pipeline.engines import wan
 
         return wan.KINDS, wan.IN_FP32, wan.Wan
+    if spec.family == "references":
+        from i2v_pipeline.engines import references, wan
+
+        return wan.KINDS, wan.IN_FP32, references.References
+    if spec.family == "vace":
+        from i2v_pipeline.engines import vace, wan
+
+        return vace.KINDS, wan.IN_FP32, vace.Vace
     from i2v_pipeline.engines import i2vgen_xl
 
     return i2vgen_xl.KINDS, i2vgen_xl.IN_FP32, i2vgen_xl.I2VGenXL

@@ -19,11 +19,20 @@ C = TypeVar("C")
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """A request with its pictures at the request's size: `first`, and `last` where the video ends in a given one."""
+    """A request with its pictures at the request's size: `first`, and `last` where the video ends in a given one.
+
+    `others` are the references after the first, for an engine that takes references.
+    """
 
     request: GenerationRequest
     first: U8Image
     last: U8Image | None
+    others: tuple[U8Image, ...] = ()
+
+    @property
+    def pictures(self) -> tuple[U8Image, ...]:
+        """All references in their order."""
+        return (self.first, *self.others)
 
 
 class Family(Protocol[C]):

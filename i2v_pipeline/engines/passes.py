@@ -17,7 +17,7 @@ from torch import Tensor
 from i2v_pipeline.engines.mag_ratios import MAG_RATIOS
 from i2v_pipeline.types import FeatureCache
 
-Pass = Literal["guided", "unguided", "both"]
+Pass = Literal["guided", "unguided", "both", "bare"]
 
 FIRST_BLOCK_THRESHOLD = 0.05
 """How much the first layer's result may change for the others to be left out: diffusers' own default."""

@@ -8,7 +8,8 @@ of diffusers' `WanImageToVideoPipeline`, operation by operation, so that the fra
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +33,7 @@ from i2v_pipeline.errors import InputError
 from i2v_pipeline.guidance import is_ever_guided
 from i2v_pipeline.prompts import clean_prompt
 from i2v_pipeline.specs import EngineSpec
-from i2v_pipeline.types import Expert, GenerationRequest, U8Frames
+from i2v_pipeline.types import Expert, GenerationRequest, U8Frames, U8Image
 
 KINDS: Mapping[str, Any] = {
     "text_encoder": UMT5EncoderModel,
@@ -90,8 +91,7 @@ class Wan:
     def encode(self, inputs: Inputs, on_load: OnLoad) -> Conditioning:
         """The prompts and the pictures as the transformer reads them; an encoder loads only for what is not cached."""
         request = inputs.request
-        prompt = self._text(request.prompt, on_load)
-        negative = self._text(request.negative_prompt, on_load) if is_ever_guided(request.guidance or 1.0) else None
+        prompt, negative = self.prompts(request, on_load)
         image = self._image(inputs, on_load) if "image_encoder" in self._facts.components else None
         self._parts.leave(*ENCODERS)
         encoded = self._picture_latents(inputs, on_load)
@@ -105,15 +105,38 @@ class Wan:
             condition = torch.cat([_channel_mask(encoded, has_last=inputs.last is not None), encoded], dim=1)
         device, dtype = self._parts.device, self._parts.dtypes["transformer"]
         return Conditioning(
-            prompt=prompt.to(device, dtype),
-            negative=None if negative is None else negative.to(device, dtype),
+            prompt=prompt,
+            negative=negative,
             image=None if image is None else image.to(device, dtype),
             condition=condition.to(device),
             mask=None if mask is None else mask.to(device),
         )
 
+    def prompts(self, request: GenerationRequest, on_load: OnLoad) -> tuple[Tensor, Tensor | None]:
+        """The prompt and, where a step is guided, the negative one, as the transformer reads them, on the device."""
+        prompt = self._text(request.prompt, on_load)
+        negative = self._text(request.negative_prompt, on_load) if is_ever_guided(request.guidance or 1.0) else None
+        if "image_encoder" not in self._facts.components:
+            self._parts.leave(*ENCODERS)
+        device, dtype = self._parts.device, self._parts.dtypes["transformer"]
+        return prompt.to(device, dtype), None if negative is None else negative.to(device, dtype)
+
+    def still_latents(self, pictures: Sequence[U8Image], on_load: OnLoad) -> Tensor:
+        """Each picture as one normalised latent frame, in order: float32 (1, channels, pictures, height, width)."""
+        latents = [self._still_latent(picture, on_load) for picture in pictures]
+        return torch.cat(latents, dim=2)
+
+    def empty_latents(self, request: GenerationRequest, on_load: OnLoad) -> Tensor:
+        """A video of middle grey as normalised latents, float32 (1, channels, frames, height, width)."""
+        shape = (1, 3, request.frames, request.height, request.width)
+        vae = self._parts.get("vae", on_load)
+        return self._cache.get(
+            "empty", (*self._identity("vae"), str(shape)), lambda: self._encoded(vae, torch.zeros(shape))
+        )
+
     def load_denoisers(self, on_load: OnLoad, adapt: Callable[[str, Any], None]) -> None:
         """Both experts, or the one; `adapt` changes a freshly loaded one. Raises `InputError` for a wrong model."""
+        self._check_branches()
         # The one that works first comes last: where they take turns on the device, it is there when the loop begins.
         for name in reversed(self._denoisers()):
             model = self._parts.get(name, on_load, adapt=lambda model, name=name: self._adapt(name, model, adapt))
@@ -132,15 +155,17 @@ class Wan:
 
     def latents(self, request: GenerationRequest, generator: torch.Generator) -> Tensor:
         """The noise that the loop begins with."""
+        return noise((1, *self.latent_shape(request)), generator, self._parts.device)
+
+    def latent_shape(self, request: GenerationRequest) -> tuple[int, int, int, int]:
+        """Channels, frames, height and width of the video's latents."""
         vae = self._parts.look("vae").config
-        shape = (
-            1,
+        return (
             vae.z_dim,
             self._latent_frames(request.frames),
             request.height // vae.scale_factor_spatial,
             request.width // vae.scale_factor_spatial,
         )
-        return noise(shape, generator, self._parts.device)
 
     def scheduler(self, request: GenerationRequest) -> Any:  # noqa: ANN401 - diffusers gives its schedulers no common type
         """The scheduler with its timesteps set. Every setting is ours: converted checkpoints carry other shifts."""
@@ -211,14 +236,15 @@ class Wan:
         return side if self._parts.mode.tiled and is_larger else None
 
     def decode(self, latents: Tensor, conditioning: Conditioning) -> Iterator[U8Frames]:
+        return self.decode_latents(latents if conditioning.mask is None else _with_first_frame(latents, conditioning))
+
+    def decode_latents(self, latents: Tensor) -> Iterator[U8Frames]:
         """One frame, then four at a time: the VAE is causal, so each latent frame is decoded as it would be in a row.
 
         The same operations as `AutoencoderKLWan.decode` without tiling, which would hold the whole video in floats. In
         tiles it is held so: each tile is decoded from the first frame to the last.
         """
         tile_side = self.tile_side(latents)
-        if conditioning.mask is not None:
-            latents = _with_first_frame(latents, conditioning)
         vae = self._parts.get("vae", lambda _: None)
         mean, scale = _statistics(vae, latents.device, self._parts.dtypes["vae"])
         latents = latents.to(self._parts.dtypes["vae"]) / scale + mean
@@ -301,21 +327,43 @@ class Wan:
             video[:, :, :1] = first
             if inputs.last is not None:
                 video[:, :, -1:] = to_signed(inputs.last).unsqueeze(2)
-            with torch.inference_mode():
-                encoded = vae.encode(video.to(self._parts.device, vae.dtype)).latent_dist.mode().float()
-                mean, scale = _statistics(vae, encoded.device, encoded.dtype)
-                return (encoded - mean) * scale
+            return self._encoded(vae, video)
 
         shape = f"{frames}x{inputs.request.height}x{inputs.request.width}"
         last = "" if inputs.last is None else _hash(inputs.last.tobytes())
         return self._cache.get("picture", (*self._identity("vae"), shape, _hash(inputs.first.tobytes()), last), make)
 
+    def _still_latent(self, picture: U8Image, on_load: OnLoad) -> Tensor:
+        vae = self._parts.get("vae", on_load)
+        key = (*self._identity("vae"), str(picture.shape), _hash(picture.tobytes()))
+        return self._cache.get("still", key, lambda: self._encoded(vae, to_signed(picture).contiguous().unsqueeze(2)))
+
+    def _encoded(self, vae: Any, video: Tensor) -> Tensor:  # noqa: ANN401
+        """The normalised mean of what the VAE makes of a video (1, 3, frames, height, width) in -1..1."""
+        with torch.inference_mode():
+            encoded = vae.encode(video.to(self._parts.device, vae.dtype)).latent_dist.mode().float()
+            mean, scale = _statistics(vae, encoded.device, encoded.dtype)
+            return (encoded - mean) * scale
+
     def _identity(self, name: str) -> tuple[str, ...]:
         return self._parts.fingerprint(name), str(self._parts.dtypes[name]), self._parts.device.type
 
+    def _check_branches(self) -> None:
+        """A class reads any checkpoint: what it lacks would be made up, and what is left over dropped in silence."""
+        file = self._parts.checkpoint.folder / "transformer" / "config.json"
+        has_branch = "vace_layers" in json.loads(file.read_text(encoding="utf-8"))
+        if has_branch != (self._spec.family == "vace"):
+            raise InputError(
+                f"This checkpoint is no {self._spec.id}: its transformer has {'a' if has_branch else 'no'} second "
+                "branch (VACE). Choose the engine that it belongs to.",
+                f"此模型不是 {self._spec.id}：其 transformer {'带有' if has_branch else '没有'} VACE 分支。"
+                "请选择对应的引擎。",
+            )
+
     def _check(self, config: Any) -> None:  # noqa: ANN401
         channels = self._parts.look("vae").config.z_dim
-        expected = channels if self._facts.per_token_timesteps else 2 * channels + _MASK_CHANNELS
+        has_only_noise = self._facts.per_token_timesteps or self._spec.takes.references
+        expected = channels if has_only_noise else 2 * channels + _MASK_CHANNELS
         has_image = config.image_dim is not None
         if config.in_channels != expected or has_image != ("image_encoder" in self._facts.components):
             raise InputError(

@@ -68,11 +68,12 @@ def request_findings(
 ) -> tuple[Finding, ...]:
     """What the picture's size, the prompt and the settings mean for this engine; `training_findings` says the rest.
 
-    `source_size` is the picture's width and height. Without `count_tokens` nothing is said about the prompt's length.
+    `source_size` is the picture's width and height; of references their own findings speak. Without `count_tokens`
+    nothing is said about the prompt's length.
     `compound`: subject and camera both move.
     """
     return (
-        *_fit_findings(request, source_size),
+        *(() if spec.takes.references else _fit_findings(request, source_size)),
         *_prompt_findings(spec, request, count_tokens),
         *_setting_findings(spec, request, compound),
     )

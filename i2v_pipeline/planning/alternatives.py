@@ -78,8 +78,9 @@ def _smaller_sizes(spec: EngineSpec, request: GenerationRequest) -> Iterator[Gen
 
 
 def _smaller_engines(spec: EngineSpec) -> list[EngineSpec]:
-    """Models with fewer parameters, the largest first."""
-    others = [other for other in load_presets().values() if 0 < _parameters(other) < _parameters(spec)]
+    """Models with fewer parameters that take the same kind of pictures, the largest first."""
+    alike = [other for other in load_presets().values() if bool(other.takes.references) == bool(spec.takes.references)]
+    others = [other for other in alike if 0 < _parameters(other) < _parameters(spec)]
     return sorted(others, key=_parameters, reverse=True)
 
 

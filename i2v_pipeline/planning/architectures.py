@@ -114,6 +114,8 @@ class Transformer(_Strict):
     image_tokens: Count
     image_width: Count
     timesteps: Count
+    control_layers: Count = 0
+    control_channels: Count = 0
     elementwise_per_token: Amount
     elementwise_once: Amount
     activations_per_token: Amount

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Annotated
@@ -23,6 +24,8 @@ from studio.orders import Order, mistakes_in
 MAX_BODY = MAX_BYTES * 3 // 2
 """In bytes: the largest picture takes a third more as base64, and there are the other fields."""
 MAX_FIELDS = 64
+MAX_FILES = 16
+"""More than any engine takes, so that the engine itself can say how many it does."""
 _PICTURE = "input_reference"
 _URL_IN_FORM = f"{_PICTURE}[image_url]"
 _MIB = 2**20
@@ -37,20 +40,24 @@ class ImageReference(BaseModel):
 
 
 class CreateVideo(Order):
-    """The fields of an order, and the picture."""
+    """The fields of an order, and the picture or the references."""
 
-    input_reference: Annotated[ImageReference | str | None, Field(description="A data URL, alone or in an object.")] = (
-        None
-    )
+    input_reference: Annotated[
+        ImageReference | str | list[ImageReference | str] | None,
+        Field(description="A data URL, alone or in an object; for several references a list of them, in order."),
+    ] = None
 
 
-async def read_body(request: Request) -> tuple[Order, bytes]:
-    """The order and the picture's bytes. Raises `ApiError` that says which field is wrong and what is allowed."""
+async def read_body(request: Request) -> tuple[Order, list[bytes]]:
+    """The order and the bytes of each picture, of one at least.
+
+    Raises `ApiError` that says which field is wrong and what is allowed.
+    """
     request = Request(request.scope, _limited(request))
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
         created = _read_json(await request.body())
-        return _order_of(created), _picture_in_url(created.input_reference)
+        return _order_of(created), [_picture_in_url(url) for url in _urls_in(created.input_reference)]
     if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):
         return await _read_form(request)
     raise ApiError(
@@ -85,31 +92,52 @@ def _read_json(body: bytes) -> CreateVideo:
         raise _mistakes(error) from None
 
 
-async def _read_form(request: Request) -> tuple[Order, bytes]:
-    async with request.form(max_files=1, max_fields=MAX_FIELDS, max_part_size=MAX_BODY) as form:
+async def _read_form(request: Request) -> tuple[Order, list[bytes]]:
+    async with request.form(max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=MAX_BODY) as form:
         texts = {name: value for name, value in form.multi_items() if isinstance(value, str)}
-        files = {name: value for name, value in form.multi_items() if isinstance(value, UploadFile)}
+        files = [(name, value) for name, value in form.multi_items() if isinstance(value, UploadFile)]
+        unknown = sorted({name for name, _ in files} - {_PICTURE})
         url = texts.pop(_URL_IN_FORM, None) or texts.pop(_PICTURE, None)
-        if set(files) - {_PICTURE}:
+        if unknown:
             raise ApiError(
                 HTTPStatus.BAD_REQUEST,
-                f"A file as {', '.join(sorted(files))!r}: the picture is the only file. Send it as {_PICTURE}.",
-                f"文件字段 {', '.join(sorted(files))!r}：只接受图片文件，请放在 {_PICTURE} 中。",
+                f"A file as {', '.join(unknown)!r}: pictures are the only files. Send them as {_PICTURE}.",
+                f"文件字段 {', '.join(unknown)!r}：只接受图片文件，请放在 {_PICTURE} 中。",
             )
         order = _read_texts(texts)
-        return order, await files[_PICTURE].read() if files else _picture_in_url(url)
+        return order, [await file.read() for _, file in files] or [_picture_in_url(url)]
 
 
 def _read_texts(texts: Mapping[str, str]) -> Order:
-    """A form has no types of its own: each text is read as its field is, and `null` stands for nothing."""
+    """A form has no types of its own: each text is read as its field is, and `null` stands for nothing.
+
+    `subjects` is JSON.
+    """
+    given = {name: value for name, value in texts.items() if value != "null"}
+    subjects = given.pop("subjects", None)
     try:
-        return Order.model_validate_strings({name: value for name, value in texts.items() if value != "null"})
+        order = Order.model_validate_strings(given)
+        if subjects is None:
+            return order
+        return Order.model_validate({**order.model_dump(), "subjects": json.loads(subjects)})
+    except json.JSONDecodeError:
+        raise ApiError(
+            HTTPStatus.BAD_REQUEST,
+            'subjects: a list in JSON is needed, such as [{"name": "the cat"}]. Send it so.',
+            'subjects：需要 JSON 列表，例如 [{"name": "the cat"}]。',
+            param="subjects",
+        ) from None
     except ValidationError as error:
         raise _mistakes(error) from None
 
 
 def _order_of(created: CreateVideo) -> Order:
-    return Order(**created.model_dump(exclude={_PICTURE}))
+    return Order(**{name: getattr(created, name) for name in Order.model_fields})
+
+
+def _urls_in(given: ImageReference | str | list[ImageReference | str] | None) -> list[ImageReference | str | None]:
+    """One for each picture; an empty list is no picture, as none is."""
+    return [*given] or [None] if isinstance(given, list) else [given]
 
 
 def _picture_in_url(reference: ImageReference | str | None) -> bytes:

@@ -74,9 +74,9 @@ def _videos(services: Services) -> APIRouter:
     async def create(request: Request) -> Video:
         """Queues a video and returns at once; it is made in the order of the queue."""
         owner = _owner(request)
-        order, picture = await read_body(request)
+        order, pictures = await read_body(request)
         async with turn:
-            job, notices = await asyncio.to_thread(_place, order, picture, owner, services)
+            job, notices = await asyncio.to_thread(_place, order, pictures, owner, services)
         return video_of(job, notices)
 
     @router.get("", operation_id="list_videos")
@@ -126,8 +126,21 @@ def _videos(services: Services) -> APIRouter:
     return router
 
 
-def _place(order: Order, picture: bytes, owner: str, services: Services) -> tuple[Job, tuple[Text, ...]]:
+def _place(order: Order, pictures: list[bytes], owner: str, services: Services) -> tuple[Job, tuple[Text, ...]]:
     """Checks the order and queues it."""
+    for picture in pictures:
+        _check_bytes(picture)
+    opened = [open_picture(picture) for picture in pictures]
+    with tempfile.TemporaryDirectory() as folder:
+        # Never by the name that its sender gave it.
+        paths = [Path(folder) / f"picture{index}.{each.format.lower()}" for index, each in enumerate(opened)]
+        for path, picture in zip(paths, pictures, strict=True):
+            path.write_bytes(picture)
+        ordered: Ordered = read_order(order, list(zip(opened, paths, strict=True)), services)
+        return services.store.submit(ordered.request, owner), ordered.notices
+
+
+def _check_bytes(picture: bytes) -> None:
     if len(picture) > MAX_BYTES:
         raise ApiError(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -135,13 +148,6 @@ def _place(order: Order, picture: bytes, owner: str, services: Services) -> tupl
             f"图片大小为 {len(picture) / 2**20:.1f} MB：最大 {MAX_BYTES // 2**20} MB。请换一张较小的。",
             param="input_reference",
         )
-    opened = open_picture(picture)
-    with tempfile.TemporaryDirectory() as folder:
-        # Never by the name that its sender gave it.
-        path = Path(folder) / f"picture.{opened.format.lower()}"
-        path.write_bytes(picture)
-        ordered: Ordered = read_order(order, opened, path, services)
-        return services.store.submit(ordered.request, owner), ordered.notices
 
 
 async def _remove(job_id: str, services: Services) -> None:

@@ -115,7 +115,7 @@ class Endpoints:
             raise PictureError(
                 "There is no picture. Send one with handle_file(...).", "没有图片。请用 handle_file(...) 发送。"
             )
-        ordered = read_order(order, open_picture(Path(path)), Path(path), self._services)
+        ordered = read_order(order, [(open_picture(Path(path)), Path(path))], self._services)
         return self._services.store.submit(ordered.request, owner)
 
     async def _finished(self, job_id: str) -> Job:

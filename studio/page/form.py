@@ -155,8 +155,10 @@ def request_values(request: GenerationRequest) -> dict[str, Any]:
     values = {name: getattr(request, name) for name in names}
     preset = _preset_of(request)
     guidance = request.guidance if _is_one_guidance(request) else preset.guidance
-    own = {"guidance": guidance, "seed": str(request.seed), "preset": request.preset or "standard"}
     finer = fine.fine_values(request, preset, find_engine(request.engine))
+    # References are always put on white, so the form's own choice is not theirs.
+    fit = "crop" if request.fit == "white" else request.fit
+    own = {"fit": fit, "guidance": guidance, "seed": str(request.seed), "preset": request.preset or "standard"}
     return {**values, **own, **finer, **speed.speed_values(request)}
 
 
@@ -183,6 +185,7 @@ def with_what_the_form_lacks(wanted: GenerationRequest, before: GenerationReques
         wanted,
         images=(*wanted.images, *before.images[1:]),
         loras=(*wanted.loras, *fine.foreign_loras(before, _preset_of(before))),
+        subjects=before.subjects,
         checkpoint=before.checkpoint,
         device=before.device,
         precision=before.precision,
@@ -211,7 +214,7 @@ def read_choice(spec: EngineSpec, values: Values) -> Choice:
         guidance=values["guidance"] if takes.guidance else None,
         negative_prompt=values["negative_prompt"] or None if takes.negative_prompt else "",
         seed=_seed(values["seed"]),
-        fit=values["fit"],
+        fit=None if takes.references else values["fit"],
     )
     return replace(choice, **fine.read_fine(spec, values), **speed.read_speed(spec, values))
 

@@ -1,0 +1,1 @@
+"""Kaleido's published checkpoint: its names, and its way into diffusers' layout."""
