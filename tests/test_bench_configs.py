@@ -72,7 +72,7 @@ def test_the_program_runs_tiny_on_the_cpu_and_goes_on_where_it_stopped(tmp_path:
 def test_the_grid_has_two_sizes_two_lengths_and_three_modes_of_each_engine_and_capped_runs() -> None:
     from bench.engines_grid import cases
 
-    wanted = [case for case in cases(is_tiny=False, caps=True)]
+    wanted = list(cases(is_tiny=False, caps=True))
     assert len({case.id for case in wanted}) == len(wanted)
     for engine in {case.engine for case in wanted if case.mode == "resident"}:
         plain = [case for case in wanted if case.engine == engine and case.cap_gib is None]
