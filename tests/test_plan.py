@@ -291,7 +291,8 @@ def test_another_machine_is_planned_by_name_memory_or_both():
 
 KEYS = {
     "engine", "width", "height", "frames", "fps", "steps", "fits", "mode", "reason", "reason_zh", "device",
-    "peak_vram_gib", "peak_ram_gib", "disk_gib", "seconds", "bound_seconds", "stages", "alternatives", "possible",
+    "peak_vram_gib", "peak_ram_gib", "disk_gib", "seconds", "later_seconds", "learned_runs", "attention",
+    "bound_seconds", "stages", "alternatives", "possible",
 }  # fmt: skip
 
 
@@ -305,7 +306,7 @@ def test_plan_answers_for_every_card_engine_size_and_length(engine_id, card):
             answer = plan_choice(spec, Choice(resolution=resolution, frames=frames), machine)
             assert set(answer) == KEYS
             assert [stage["name"] for stage in answer["stages"]][-2:] == ["decode", "write"]
-            assert set(answer["stages"][0]) == {"name", "weights_gib", "activations_gib", "seconds"}
+            assert set(answer["stages"][0]) == {"name", "weights_gib", "activations_gib", "seconds", "later_seconds"}
             assert math.isfinite(answer["seconds"]) and answer["frames"] == frames
             assert answer["fits"] or answer["alternatives"]
     json.dumps(answer, allow_nan=False)
