@@ -164,19 +164,24 @@ def count_image(engine_id: str) -> Counted:
     return count(lambda: model(_made(1, 3, 224, 224, dtype=model.dtype)))
 
 
-def count_step(engine_id: str, width: int, height: int, frames: int, *, batch: int = 1) -> Counted:
+def count_step(engine_id: str, width: int, height: int, frames: int, *, batch: int = 1, references: int = 0) -> Counted:
     """One forward of the denoiser; I2VGen-XL's guided step is one forward of a batch of two."""
     if engine_id == "i2vgen-xl":
         unet = component(engine_id, "unet")
         return count(lambda: _forward_unet(unet, width, height, frames, batch))
-    model, vae = component(engine_id, "transformer"), CONFIGS[engine_id]["vae"]
-    return count(lambda: _forward_wan(model, vae, width, height, frames))
+    factor = CONFIGS[engine_id]["vae"].get("scale_factor_spatial", 8)
+    latent = ((frames - 1) // 4 + 1 + references, height // factor, width // factor)
+    model, spec = component(engine_id, "transformer"), load_presets()[engine_id]
+    assert spec.diffusion is not None
+    is_per_token = spec.diffusion.per_token_timesteps
+    return count(lambda: _forward_wan(model, latent, is_per_token=is_per_token))
 
 
-def _forward_wan(model: Any, vae: Any, width: int, height: int, frames: int) -> None:  # noqa: ANN401
-    factor = vae.get("scale_factor_spatial", 8)
-    latent = ((frames - 1) // 4 + 1, height // factor, width // factor)
-    is_per_token = model.config.in_channels == vae["z_dim"]
+def _forward_wan(model: Any, latent: tuple[int, int, int], *, is_per_token: bool) -> None:  # noqa: ANN401
+    if "vace_in_channels" in model.config:
+        control = {"control_hidden_states": _made(1, model.config.vace_in_channels, *latent, dtype=model.dtype)}
+    else:
+        control = {}
     image = None if model.config.image_dim is None else _made(1, CLIP_TOKENS, 1280, dtype=model.dtype)
     model(
         hidden_states=_made(1, model.config.in_channels, *latent, dtype=model.dtype),
@@ -184,6 +189,7 @@ def _forward_wan(model: Any, vae: Any, width: int, height: int, frames: int) -> 
         encoder_hidden_states=_made(1, TEXT_TOKENS, 4096, dtype=model.dtype),
         encoder_hidden_states_image=image,
         return_dict=False,
+        **control,
     )
 
 
@@ -236,3 +242,12 @@ def count_vae_decode(engine_id: str, width: int, height: int, frames: int) -> Co
 
 def _to_8_bits(video: Tensor) -> None:
     (video.float() * 0.5 + 0.5).clamp_(0, 1).mul_(255).round_().to(torch.uint8)
+
+
+def cast_parameters(model: Any) -> int:  # noqa: ANN401
+    """The parameters that diffusers' layerwise casting narrows, asked from itself: what it would have cast."""
+    cast: list[torch.nn.Module] = []
+    hook = "diffusers.hooks.layerwise_casting.apply_layerwise_casting_hook"
+    with mock.patch(hook, lambda module, *_: cast.append(module)):
+        model.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.bfloat16)
+    return sum(parameter.numel() for module in cast for parameter in module.parameters())

@@ -192,7 +192,7 @@ def grid(
                         "card": card, "engine": engine_id, "width": width, "height": height_on_grid, "frames": frames,
                         "fits": plan.fits, "mode": plan.mode, "peak_vram_gib": plan.peak_vram_gib,
                         "peak_ram_gib": plan.peak_ram_gib, "seconds": round(plan.seconds, 1),
-                        "bound_seconds": plan.bound_seconds, "possible": plan.possible,
+                        "bound_seconds": plan.bound_seconds,
                     })  # fmt: skip
     return rows
 

@@ -8,6 +8,7 @@
     │   └── PresetsError   presets.yaml is wrong; lists every mistake with its path
     ├── ModelError         a model is not here, not whole, or of a kind that is refused
     ├── VideoError         the video could not be written or read back
+    ├── OutOfMemory        an engine had too little memory, and has given back what it held
     └── Cancelled          the person stopped the run                                    exit code 130
         └── Paused         the run was stopped to go on later: its state is saved
 
@@ -16,7 +17,7 @@ Any other exception is a fault of ours: it goes to the log whole and to the pers
 
 from __future__ import annotations
 
-from i2v_pipeline.types import Text
+from i2v_pipeline.types import MemoryKind, StageName, Text
 
 
 class StudioError(Exception):
@@ -55,6 +56,19 @@ class ModelError(StudioError):
 
 class VideoError(StudioError):
     pass
+
+
+class OutOfMemory(StudioError):  # noqa: N818 - it names what happened, as PyTorch's own does
+    """Raised by an engine that had too little of `memory` in `stage`. Another mode may need less."""
+
+    def __init__(self, stage: StageName, memory: MemoryKind) -> None:
+        name = Text("graphics memory", "显存") if memory == "vram" else Text("memory", "内存")
+        super().__init__(
+            f"The {name.en} ran out. Choose a smaller size, fewer frames or a smaller model.",
+            f"{name.zh}不足。请选择更小的尺寸、更少的帧数或更小的模型。",
+        )
+        self.stage: StageName = stage
+        self.memory: MemoryKind = memory
 
 
 class Cancelled(StudioError):  # noqa: N818 - the person's wish is not an error

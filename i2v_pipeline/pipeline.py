@@ -16,6 +16,7 @@ import psutil
 from PIL import Image
 
 from i2v_pipeline.advice import training_findings
+from i2v_pipeline.attempts import carry_out
 from i2v_pipeline.checks import check_request
 from i2v_pipeline.engines import load_engine
 from i2v_pipeline.images import Picture, open_picture, prepare
@@ -31,7 +32,7 @@ from i2v_pipeline.report import Measured, OutputFacts, Run, build_report
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.subjects import open_references
 from i2v_pipeline.types import Engine, Finding, GenerationRequest, OnProgress, Prepared, Progress, StageName, U8Frames
-from i2v_pipeline.video import finish_video, probe_video, read_frames, write_poster, write_video
+from i2v_pipeline.video import WrittenVideo, finish_video, probe_video, read_frames, write_poster, write_video
 
 GIB = 2**30
 
@@ -78,6 +79,8 @@ def run(
 ) -> dict[str, Any]:
     """Makes the video and its report, both or neither, and returns the report.
 
+    Where memory runs out, a mode that needs less is tried, and `on_progress` and the report say so.
+
     Raises `InputError` for a request or a picture that cannot be used, `Cancelled` when `on_progress` did, and
     `StudioError` for any failure that has a sentence for the person. After any of them no file is left but the state.
     """
@@ -92,23 +95,23 @@ def run(
         *request_findings(spec, request, source_size=(prepared.source_width, prepared.source_height)),
         *training_findings(spec, request),
     )
-    machine, book = this_machine(outputs.video.parent), EMPTY if outputs.learned is None else read_book(outputs.learned)
+    folder = outputs.video.parent
+    machine, book = this_machine(folder), EMPTY if outputs.learned is None else read_book(outputs.learned)
     plan = plan_run(spec, request, machine, book=book)
 
-    # 2. Generate and write, frame by frame
+    # 2. Generate and write, frame by frame; in a mode that needs less where memory runs out
     engine = engines.get(spec)
     unfinished = outputs.video.with_name(f".{outputs.video.stem}.unfinished.mp4")
+
+    def generate(mode: str, hear: OnProgress) -> WrittenVideo:
+        chunks = clock.watch(engine.generate(request, prepared, hear, outputs.state, mode))
+        return write_video(chunks, unfinished, width=request.width, height=request.height, fps=request.fps)
+
     try:
-        written = write_video(
-            clock.watch(engine.generate(request, prepared, clock, outputs.state, plan.mode)),
-            unfinished,
-            width=request.width,
-            height=request.height,
-            fps=request.fps,
-        )
+        written, attempts = carry_out(spec, request, lambda: this_machine(folder), plan, generate, clock)
 
         # 3. Read back what was really written
-        clock(Progress(stage="write", step=request.frames, steps=request.frames, seconds_left=0.0))
+        clock(Progress(stage="write", step=request.frames, steps=request.frames, seconds_left=0.0, note=attempts.note))
         info = probe_video(unfinished)
         inspection = inspect_frames(
             read_frames(unfinished),
@@ -120,7 +123,7 @@ def run(
 
         # 4. Report: inside the video and beside it
         engine_facts = dict(engine.facts())
-        measured = clock.measured(engine_facts)
+        measured = clock.measured(engine_facts, attempts.as_json())
         facts = Run(
             job_id=job_id,
             created=created,
@@ -129,7 +132,11 @@ def run(
             prepared=prepared,
             measured=measured,
             engine_facts=engine_facts,
-            findings=(*without_repeats(before, engine.findings()), *advise(inspection, spec, request)),
+            findings=(
+                *without_repeats(before, engine.findings()),
+                *attempts.findings(measured.resumed_at_step),
+                *advise(inspection, spec, request),
+            ),
             plan=plan,
             output=OutputFacts(
                 width=inspection.width,
@@ -218,6 +225,7 @@ class _Clock:
         self._started = self._switched = time.monotonic()
         self._stage: StageName = "load"
         self._seconds: dict[StageName, float] = defaultdict(float)
+        self._before_bytes = self._process.memory_info().rss
         self._peak_bytes: dict[StageName, int] = defaultdict(int)
 
     def __call__(self, progress: Progress) -> None:
@@ -233,7 +241,7 @@ class _Clock:
             yield chunk
             self._switch(making)
 
-    def measured(self, engine_facts: dict[str, Any]) -> Measured:
+    def measured(self, engine_facts: dict[str, Any], attempts: list[dict[str, Any]]) -> Measured:
         """What the run took; those of the engine's facts that belong here are taken out of them."""
         self._switch(self._stage)
         return Measured(
@@ -242,9 +250,14 @@ class _Clock:
             is_first=not DENOISERS.isdisjoint(engine_facts.get("loaded", ())),
             stage_ram_gib={name: peak / GIB for name, peak in self._peak_bytes.items()},
             stage_vram_gib=engine_facts.pop("stage_peaks_gib", {}),
-            peak_ram_gib=max(self._peak_bytes.values()) / GIB,
+            peak_ram_gib=max(self._before_bytes, *self._peak_bytes.values()) / GIB,
+            ram_before_gib=self._before_bytes / GIB,
+            ram_after_gib=self._process.memory_info().rss / GIB,
             peak_vram_gib=engine_facts.pop("peak_vram_gib", None),
             reserved_vram_gib=engine_facts.pop("reserved_vram_gib", None),
+            vram_before_gib=engine_facts.pop("vram_before_gib", None),
+            vram_after_gib=engine_facts.pop("vram_after_gib", None),
+            attempts=attempts,
             resumed_at_step=engine_facts.pop("resumed_at_step", None),
             runs=engine_facts.pop("runs", 1),
         )

@@ -34,17 +34,24 @@ class Measured:
     `stage_ram_gib` and, with a GPU, `stage_vram_gib` are the peaks by stage; `reserved_vram_gib` counts the allocator's
     fragments too. `is_first` where the model had to be loaded. `resumed_at_step` is where it went on from what an
     earlier run had saved, None for a run from the start; `runs` counts the runs that took part. Seconds and memory are
-    those of the last one alone.
+    those of the last one alone. `attempts` are the modes that were tried, each with the stage in which its memory ran
+    out; the last one's is None. Before and after the run counts what this process holds, with what it keeps for the
+    next one; on the card, what its tensors hold.
     """
 
     stage_seconds: Mapping[StageName, float]
     wall_seconds: float
     peak_ram_gib: float
+    ram_before_gib: float
+    ram_after_gib: float
+    attempts: list[dict[str, Any]]
     is_first: bool = False
     stage_ram_gib: Mapping[StageName, float] = field(default_factory=dict)
     stage_vram_gib: Mapping[StageName, float] = field(default_factory=dict)
     peak_vram_gib: float | None = None
     reserved_vram_gib: float | None = None
+    vram_before_gib: float | None = None
+    vram_after_gib: float | None = None
     resumed_at_step: int | None = None
     runs: int = 1
 
@@ -127,8 +134,13 @@ def measured_of(measured: Measured, plan: Plan) -> dict[str, Any]:
         "predicted_seconds": round(sum(predicted.values()), 3),
         "first_run": measured.is_first,
         "peak_ram_gib": round(measured.peak_ram_gib, 3),
+        "ram_before_gib": round(measured.ram_before_gib, 3),
+        "ram_after_gib": round(measured.ram_after_gib, 3),
         "peak_vram_gib": measured.peak_vram_gib,
         "reserved_vram_gib": measured.reserved_vram_gib,
+        "vram_before_gib": measured.vram_before_gib,
+        "vram_after_gib": measured.vram_after_gib,
+        "attempts": measured.attempts,
         "resumed_at_step": measured.resumed_at_step,
         "runs": measured.runs,
         "compared": {
@@ -227,7 +239,6 @@ def plan_of(plan: Plan) -> dict[str, Any]:
         "bound_seconds": plan.bound_seconds,
         "stages": [asdict(stage) for stage in plan.stages],
         "alternatives": [asdict(alternative) for alternative in plan.alternatives],
-        "possible": plan.possible,
     }
 
 

@@ -56,7 +56,7 @@ def prepare_reference(picture: Picture, subject: Subject, width: int, height: in
 def put_on_white(pixels: U8Image) -> U8Image:
     """The subject that stands out, alone on white. Raises `PictureError` where none does."""
     subject = SubjectNetwork().find(pixels)
-    cut = cut_out(pixels, subject.mask, lambda: None) if subject.found else None
+    cut = cut_out(pixels, subject.mask, lambda: None, has_fringe=False) if subject.found else None
     if cut is None:
         raise PictureError(
             "No clear subject stands out, so the background cannot be removed. Keep the background, crop closer to the "

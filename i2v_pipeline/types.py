@@ -31,13 +31,15 @@ PresetName = Literal["preview", "standard", "high_motion", "creative", "fast"]
 Expert = Literal["high", "low"]
 """The halves of a model with two experts: high noise comes first. A model with one expert is all `high`."""
 SchedulerName = Literal["ddim", "unipc", "euler"]
-Precision = Literal["fp32", "fp16", "bf16"]
+Precision = Literal["fp32", "fp16", "bf16", "fp8"]
+"""In fp8 the denoiser's weights are kept alone; what computes with them is as wide as the engine's own."""
 Device = Literal["cpu", "cuda"]
 Attention = Literal["auto", "sdpa", "flash", "flash3", "sage"]
 """How attention is computed: by PyTorch itself, FlashAttention 2 or 3, or SageAttention, which rounds to 8 bits."""
 FeatureCache = Literal["off", "first_block", "mag"]
 """What may stand in for most of a denoiser's layers in steps that hardly differ from the one before."""
 StageName = Literal["load", "encode", "denoise", "decode", "write"]
+MemoryKind = Literal["vram", "ram"]
 
 U8Frames = npt.NDArray[np.uint8]
 """RGB pictures in order: uint8 (frames, height, width, 3)."""
@@ -244,9 +246,8 @@ class Plan:
 
     `device` is what the seconds are for. `bound_seconds` is what that device would need if it did nothing but the
     run's operations at its highest rate. `disk_gib` is what is still to fetch, and the video. Where `fits` is false,
-    `alternatives` do fit, those that cost the picture least first, and `possible` names the mode that would fit but
-    that no engine carries out yet. `attention` is the kernel that the seconds are for. `learned_runs` is how many past
-    runs on this machine have corrected the seconds and the peaks.
+    `alternatives` do fit, those that cost the picture least first. `attention` is the kernel that the seconds are for.
+    `learned_runs` is how many past runs on this machine have corrected the seconds and the peaks.
     """
 
     fits: bool
@@ -259,7 +260,6 @@ class Plan:
     bound_seconds: float
     stages: tuple[StagePlan, ...]
     alternatives: tuple[Alternative, ...] = ()
-    possible: str | None = None
     attention: str | None = None
     learned_runs: int = 0
 
@@ -279,7 +279,8 @@ class Progress:
     """Where a run stands. `step` of `steps` within `stage`; `seconds_left` of the whole run, None while unknown.
 
     `preview` is one small RGB picture, uint8 (height, width, 3), or None when there is nothing new to show.
-    `saved_step` is the step of `denoise` from which another run would go on if this one ended here.
+    `saved_step` is the step of `denoise` from which another run would go on if this one ended here. `note` is what the
+    person should know of the run meanwhile.
     """
 
     stage: StageName
@@ -288,6 +289,7 @@ class Progress:
     seconds_left: float | None = None
     preview: U8Image | None = field(default=None, compare=False, repr=False)
     saved_step: int = 0
+    note: Text | None = None
 
 
 OnProgress = Callable[[Progress], None]
@@ -310,6 +312,8 @@ class Engine(Protocol):
         The work is done while the iterator is consumed, and `on_progress` is called from inside it. An engine whose
         runs are long keeps its state in the file `state_path` and goes on from what it finds there; the frames are
         the same. `mode` is the plan's: which parts lie on the card when. An engine without parts has nothing to do.
+
+        Raises `OutOfMemory` once it has given back all that it held; called again, it begins anew.
         """
         ...
 
@@ -320,10 +324,10 @@ class Engine(Protocol):
     def facts(self) -> Mapping[str, Any]:
         """What the last run really used, for the report's `engine` section; JSON values only.
 
-        `peak_vram_gib`, `reserved_vram_gib` and `stage_peaks_gib` are there where the run had a GPU, `resumed_at_step`
-        and `runs` where it went on from a saved state; they go to the report's `measured`. `loaded` names the parts
-        that were loaded for it, `mode` how it was carried out. `runtime`, where the arithmetic was done, goes to its
-        `environment`; `tokens`, of the prompt, also to its `prompt`.
+        `peak_vram_gib`, `reserved_vram_gib`, `stage_peaks_gib`, `vram_before_gib` and `vram_after_gib` are there where
+        the run had a GPU, `resumed_at_step` and `runs` where it went on from a saved state; they go to the report's
+        `measured`. `loaded` names the parts that were loaded for it, `mode` how it was carried out. `runtime`, where
+        the arithmetic was done, goes to its `environment`; `tokens`, of the prompt, also to its `prompt`.
         """
         ...
 

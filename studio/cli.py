@@ -23,7 +23,7 @@ from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import Attention, FeatureCache, Motion, PresetName, Text
 from studio.doctor import diagnose, run_line
 from studio.file_commands import add_check, add_convert, add_inspect, add_rerun, add_strip, check_out
-from studio.given_pictures import add_pictures, engine_for, given_by
+from studio.given_pictures import add_pictures, engine_for, given_by, references_in_plan
 from studio.models import best_engine, needs_of, state_of
 from studio.plans import Hypothesis, default_data, learned_in, machine_like, machine_now, plan_choice, told
 from studio.printing import pick, print_json
@@ -154,6 +154,7 @@ def _add_plan(commands: Any) -> None:  # noqa: ANN401
     plan.add_argument("--frames", type=int)
     plan.add_argument("--steps", type=int)
     _add_speed(plan)
+    plan.add_argument("--references", type=int, metavar="N", help="reference pictures, for engines that take them")
     plan.add_argument("--gpu", metavar="NAME", help=f"another card: {', '.join(known_devices())}, or cpu")
     plan.add_argument("--vram", type=float, metavar="GIB", help="graphics memory that is free")
     plan.add_argument("--ram", type=float, metavar="GIB", help="RAM that is free")
@@ -268,13 +269,13 @@ def _generate(arguments: argparse.Namespace) -> None:
 
 
 def _refuse_what_the_engine_lacks(spec: EngineSpec, arguments: argparse.Namespace) -> None:
-    """The built-in engine loads no checkpoint and runs on the CPU in fp32; no engine takes fp8."""
+    """The built-in engine loads no checkpoint and runs on the CPU in fp32."""
     is_built_in = spec.diffusion is None
     given = {
         "--checkpoint": is_built_in and arguments.checkpoint is not None,
         "--fit": bool(spec.takes.references) and arguments.fit is not None,
         "--device cuda": is_built_in and arguments.device == "cuda",
-        "--precision": (is_built_in and arguments.precision != "auto") or arguments.precision == "fp8",
+        "--precision": is_built_in and arguments.precision != "auto",
     }
     refused = [option for option, is_given in given.items() if is_given]
     if refused:
@@ -308,12 +309,14 @@ def _refine(arguments: argparse.Namespace) -> None:
 def _plan(arguments: argparse.Namespace) -> None:
     machine = machine_like(Hypothesis(gpu=arguments.gpu, vram_gib=arguments.vram, ram_gib=arguments.ram))
     spec = best_engine(load_presets(), machine) if arguments.engine == "auto" else find_engine(arguments.engine)
+    count = references_in_plan(spec, arguments.references)
     choice = Choice(
         preset=arguments.preset,
         resolution=arguments.resolution,
         frames=arguments.frames,
         steps=arguments.steps,
         **_speed_of(arguments),
+        further_images=(Path("reference"),) * (count - 1),
     )
     # What was learned here says nothing about another card.
     book = EMPTY if arguments.gpu is not None else learned_in(default_data())

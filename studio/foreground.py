@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -9,8 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from i2v_pipeline.pipeline import EngineCache, Outputs
-from i2v_pipeline.types import Progress
+from i2v_pipeline.types import Progress, Text
+from studio.allocation import allocator_settings
 from studio.plans import LEARNED_NAME
+from studio.printing import pick
 
 BAR_WIDTH = 28
 
@@ -25,12 +28,16 @@ def outputs_at(video: Path, data: Path | None = None) -> Outputs:
 @contextmanager
 def running() -> Iterator[tuple[EngineCache, ProgressBar]]:
     """What a run needs, closed at its end. SIGTERM cancels it as Ctrl+C does."""
+    added = allocator_settings(os.environ)
+    os.environ.update(added)
     engines = EngineCache()
     with stoppable() as bar:
         try:
             yield engines, bar
         finally:
             engines.close()
+            for name in added:
+                del os.environ[name]
 
 
 @contextmanager
@@ -46,12 +53,17 @@ def stoppable() -> Iterator[ProgressBar]:
 
 
 class ProgressBar:
-    """One line on a terminal, nothing elsewhere. Call it with each `Progress`, or show other work with `show`."""
+    """One line on a terminal, elsewhere only notes. Call it with each `Progress`, or show other work with `show`."""
 
     def __init__(self) -> None:
         self.is_shown = sys.stderr.isatty()
+        self._note: Text | None = None
 
     def __call__(self, progress: Progress) -> None:
+        if progress.note is not None and progress.note != self._note:
+            self._note = progress.note
+            self.close()
+            sys.stderr.write(f"{pick(progress.note)}\n")
         left = "" if progress.seconds_left is None else f"  {progress.seconds_left:.0f} s left"
         part = progress.step / max(progress.steps, 1)
         self.show(progress.stage, part, f"{progress.step}/{progress.steps}{left}")

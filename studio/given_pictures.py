@@ -9,7 +9,7 @@ from pathlib import Path
 from i2v_pipeline.errors import InputError, RequestError
 from i2v_pipeline.presets import find_engine, load_presets
 from i2v_pipeline.specs import EngineSpec
-from i2v_pipeline.types import Subject
+from i2v_pipeline.types import Subject, Text
 from studio.models import best_engine, best_reference_engine
 from studio.plans import machine_now
 
@@ -85,6 +85,20 @@ def engine_for(given: Given, engine_id: str) -> EngineSpec:
             f"引擎 {spec.id} 以一张图片作为开头，不支持参考图。支持的引擎：{those}。请用 --engine 选择。",
         )
     return spec
+
+
+def references_in_plan(spec: EngineSpec, count: int | None) -> int:
+    """How many pictures are planned with. Raises `RequestError` for a number that `spec` does not take."""
+    most = spec.takes.references
+    if count is not None and not 1 <= count <= most:
+        allowed = (
+            Text(f"1 to {most} are allowed", f"允许 1 到 {most}") if most else Text("it takes none", "不支持参考图")
+        )
+        raise RequestError(
+            f"--references {count}: {spec.id}: {allowed.en}. Choose another number or engine.",
+            f"--references {count}：{spec.id}：{allowed.zh}。请更换数量或引擎。",
+        )
+    return count or 1
 
 
 def _named(text: str) -> tuple[str, Path]:

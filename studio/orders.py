@@ -97,7 +97,8 @@ class Order(BaseModel):
     refine: RefineMode = Field(default="auto", description="off sends the prompt as it is.")
     embed_source: bool = Field(default=True, description="Whether the picture travels inside the MP4.")
     subjects: list[OrderedSubject] | None = Field(
-        default=None, description="What each reference shows, in their order, for an engine that takes references."
+        default=None,
+        description="What each reference shows, in their order, for an engine that takes them; in a form as JSON.",
     )
 
 

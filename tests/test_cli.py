@@ -145,7 +145,9 @@ def test_doctor_says_what_is_ready_and_never_a_key(monkeypatch, capsys):
     printed = capsys.readouterr().out
     diagnosis = json.loads(printed)
     assert {"python", "ffmpeg", "engine camera", "disk"} <= {part["name"] for part in diagnosis["ready"]}
-    assert all("python app.py models download" in part["detail"] for part in diagnosis["missing"])
+    missing = {part["name"].removeprefix("engine "): part["detail"] for part in diagnosis["missing"]}
+    ways = {name: "convert kaleido" if name == "kaleido-14b-s2v" else f"download {name}" for name in missing}
+    assert all(f"python app.py models {ways[name]}" in detail for name, detail in missing.items())
     assert diagnosis["refiner"]["configured"] is True
     assert "sk-secret" not in printed
 

@@ -18,6 +18,7 @@ FLOPS_TOLERANCE = 0.02
 ACTIVATIONS_TOLERANCE = 0.10
 TRAFFIC_TOLERANCE = 0.05
 XL, W21, A14B, TI2V = "i2vgen-xl", "wan2.1-i2v-14b-480p", "wan2.2-i2v-a14b", "wan2.2-ti2v-5b"
+KALEIDO, VACE, VACE_14B = "kaleido-14b-s2v", "wan2.1-vace-1.3b", "wan2.1-vace-14b"
 
 pytestmark = pytest.mark.diffusion
 
@@ -37,8 +38,9 @@ def request_for(engine_id: str, width: int = 832, height: int = 480, frames: int
     facts = load_presets()[engine_id].diffusion
     assert facts is not None
     values = {"steps": 40, "guidance": 5.0, "scheduler": facts.schedulers[0], "flow_shift": facts.flow_shift}
+    values["images"] = (Path("picture.png"),)
     return GenerationRequest(
-        engine=engine_id, images=(Path("picture.png"),), prompt="", motion=Motion(), fit="crop", fps=16, seed=0,
+        engine=engine_id, prompt="", motion=Motion(), fit="crop", fps=16, seed=0,
         origin=PromptOrigin(typed="", refined="", source="typed"), resolution=f"{width}x{height}", width=width,
         height=height, frames=frames, **{**values, **settings},
     )  # fmt: skip
@@ -67,6 +69,36 @@ def test_a_pass_of_a_transformer_costs_what_was_counted(engine_id, width, height
     denoiser = load_architectures()[engine_id].denoiser
     assert isinstance(denoiser, Transformer)
     assert_agrees(denoiser.work(width, height, frames), count_step(engine_id, width, height, frames))
+
+
+@pytest.mark.parametrize("engine_id", [KALEIDO, VACE, VACE_14B])
+@pytest.mark.parametrize(("width", "height", "frames", "references"), [(256, 256, 5, 1), (896, 512, 81, 3)])
+def test_a_pass_with_references_costs_what_was_counted(engine_id, width, height, frames, references):
+    from bench.counting import count_step
+
+    denoiser = load_architectures()[engine_id].denoiser
+    counted = count_step(engine_id, width, height, frames, references=references)
+    assert_agrees(denoiser.work(width, height, frames, references), counted)
+
+
+def test_a_reference_has_the_tokens_of_one_latent_frame():
+    denoiser = load_architectures()[KALEIDO].denoiser
+    assert isinstance(denoiser, Transformer)
+    assert denoiser.tokens(896, 512, 81) == 37_632
+    assert denoiser.tokens(896, 512, 81, references=3) == 37_632 + 3 * 1_792
+
+
+def test_what_the_vae_encodes_is_each_reference_and_for_vace_an_empty_video_too():
+    from i2v_pipeline.types import Subject
+
+    def encoded(engine_id: str, count: int) -> float:
+        pictures = {"images": (Path("a"),) * count, "subjects": (Subject(),) * count}
+        return job_for(engine_id, width=896, height=512, **pictures).vae_encode.flops
+
+    vae, pixels = load_architectures()[KALEIDO].vae, 896 * 512
+    still, video = vae.encode_work(pixels, 1).flops, vae.encode_work(pixels, 81).flops
+    assert encoded(KALEIDO, 3) == 3 * still
+    assert encoded(VACE, 2) == 2 * still + video
 
 
 @pytest.mark.parametrize(
@@ -100,12 +132,28 @@ def test_the_encoders_cost_what_was_counted(engine_id):
     assert_agrees(architecture.image_encoder.work(), count_image(engine_id))
 
 
-@pytest.mark.parametrize("engine_id", [XL, W21, A14B, TI2V])
+@pytest.mark.parametrize("engine_id", [XL, W21, A14B, TI2V, KALEIDO, VACE])
 def test_the_weights_take_what_they_take_in_the_types_of_the_engine(engine_id):
     from bench.counting import weight_bytes
 
     for name, predicted in job_for(engine_id).weights.items():
         assert predicted == pytest.approx(weight_bytes(engine_id, name), rel=FLOPS_TOLERANCE), name
+
+
+@pytest.mark.parametrize("engine_id", [spec.id for spec in load_presets().values() if spec.diffusion is not None])
+def test_what_streams_and_what_fp8_leaves_is_counted_on_the_classes(engine_id):
+    from bench.counting import cast_parameters, component
+    from i2v_pipeline.engines.streaming import layers_of
+
+    for name, streaming in job_for(engine_id).streams.items():
+        if name not in job_for(engine_id).weights:
+            continue
+        model = component(engine_id, name)
+        layers = [sum(each.numel() for each in layer.parameters()) for layer in layers_of(model)]
+        whole = sum(each.numel() for each in model.parameters())
+        assert (streaming.outside, streaming.largest_layer) == (whole - sum(layers), max(layers)), name
+        if streaming.kept_in_fp8:
+            assert streaming.kept_in_fp8 == whole - cast_parameters(model)
 
 
 @pytest.mark.parametrize(("scheduler", "steps"), [("unipc", 40), ("unipc", 13), ("euler", 4), ("euler", 9)])

@@ -18,13 +18,15 @@ from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffu
 from kaleido_checkpoint import PREFIX, TINY, as_published, save_merged, tiny_transformer  # noqa: E402
 from loopback_hub import Hub, running_hub  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
-from tiny_models import WAN_5B, WAN_21  # noqa: E402
+from tiny_models import KALEIDO, WAN_5B, WAN_21, frames_of, request_for  # noqa: E402
 
+from i2v_pipeline.engines import load_engine  # noqa: E402
 from i2v_pipeline.errors import InputError, ModelError  # noqa: E402
 from i2v_pipeline.hub import missing_components  # noqa: E402
 from i2v_pipeline.kaleido.companions import REPO  # noqa: E402
 from i2v_pipeline.kaleido.convert import convert  # noqa: E402
 from i2v_pipeline.kaleido.keys import KEPT_IN_FP32  # noqa: E402
+from i2v_pipeline.presets import load_presets  # noqa: E402
 from studio.cli import main  # noqa: E402
 
 pytestmark = pytest.mark.diffusion
@@ -54,6 +56,15 @@ def converted(source, target, wan, **options):
 
 def left_in(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
+
+
+def test_a_converted_checkpoint_makes_a_video_of_references(merged, wan, tmp_path):
+    target = tmp_path / "kaleido"
+    converted(merged, target, wan)
+    engine = load_engine(load_presets()[KALEIDO])
+    frames = frames_of(engine, request_for(KALEIDO, target, steps=1, frames=5))
+    engine.close()
+    assert frames.shape == (5, 64, 96, 3)
 
 
 # --- every form of source ---------------------------------------------------------------------------------------------

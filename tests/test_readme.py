@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from studio.cli import build_parser
+from studio.given_pictures import given_by
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -28,8 +29,9 @@ def test_the_readme_shows_each_command_of_the_command_line() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_of_the_readme_is_one_that_the_program_takes(command: str) -> None:
     arguments = build_parser().parse_args(shlex.split(command, comments=True))
-    image = getattr(arguments, "image", None)
-    assert image is None or (ROOT / image).exists()
+    references = getattr(arguments, "reference", None)
+    pictures = given_by(arguments).images if references else (getattr(arguments, "image", None),)
+    assert all(picture is None or (ROOT / picture).exists() for picture in pictures)
 
 
 @pytest.mark.parametrize("link", LINKS)

@@ -127,7 +127,9 @@ def report_of(request: GenerationRequest) -> dict[str, Any]:
             stages=(),
             bound_seconds=0,
         ),
-        measured=Measured(stage_seconds={}, wall_seconds=1, peak_ram_gib=1),
+        measured=Measured(
+            stage_seconds={}, wall_seconds=1, peak_ram_gib=1, ram_before_gib=1, ram_after_gib=1, attempts=[]
+        ),
         output=OutputFacts(width=832, height=480, frames=33, fps=24, codec="h264", frames_sha256="0" * 64),
         quality={},
         shown_path="v.mp4",

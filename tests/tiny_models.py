@@ -42,9 +42,8 @@ from i2v_pipeline.types import GenerationRequest, Motion, Prepared, PromptOrigin
 
 WAN_21, WAN_A14B, WAN_5B, I2VGEN = "wan2.1-i2v-14b-480p", "wan2.2-i2v-a14b", "wan2.2-ti2v-5b", "i2vgen-xl"
 WANS = (WAN_21, WAN_A14B, WAN_5B)
-ALL = (*WANS, I2VGEN)
 KALEIDO, VACE, VACE_14B = "kaleido-14b-s2v", "wan2.1-vace-1.3b", "wan2.1-vace-14b"
-OF_REFERENCES = (KALEIDO, VACE)
+ALL = (*WANS, I2VGEN, KALEIDO, VACE)
 WORDS = ("a", "rose", "opens", "slowly", "cat", "turns", "its", "head", "water", "blurry", "static", "camera")
 CLIP_SIDE = 32
 
@@ -60,7 +59,10 @@ def save_checkpoint(engine_id: str, folder: Path) -> Path:
 
 
 def request_for(engine_id: str, checkpoint: Path | None, **changes) -> GenerationRequest:
-    """Nine frames of 96 x 64 in three steps on the CPU, everything else as the engine's own facts say."""
+    """Nine frames of 96 x 64 in three steps on the CPU, everything else as the engine's own facts say.
+
+    Of an engine that takes references there are two, or as many as there are `images` among the changes.
+    """
     spec = load_presets()[engine_id]
     diffusion = spec.diffusion
     request = GenerationRequest(
@@ -85,7 +87,8 @@ def request_for(engine_id: str, checkpoint: Path | None, **changes) -> Generatio
         device="cpu",
     )
     if spec.takes.references:
-        request = replace(request, images=(Path("a.png"), Path("b.png")), subjects=(Subject(), Subject()))
+        images = changes.get("images", (Path("a.png"), Path("b.png")))
+        request = replace(request, images=images, subjects=(Subject(),) * len(images))
     return replace(request, **changes)
 
 

@@ -10,36 +10,46 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from importlib import metadata
 from pathlib import Path
+from traceback import format_exception
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from i2v_pipeline.denoise import denoise, first_state, preview
+from i2v_pipeline.engines import memory
 from i2v_pipeline.engines.cache import ConditioningCache
-from i2v_pipeline.engines.family import Family, Inputs
+from i2v_pipeline.engines.family import Family, Inputs, TileDone
 from i2v_pipeline.engines.levers import CACHE_NOT_RESUMED, Levers
 from i2v_pipeline.engines.loading import (
     DTYPES,
     Parts,
     choose_device,
     choose_precision,
-    free_memory,
     load_tokenizer,
     runtime_facts,
     sha256_of,
 )
 from i2v_pipeline.engines.lora import Lora, fuse, open_loras
 from i2v_pipeline.engines.meter import VramMeter
-from i2v_pipeline.engines.notes import STATE_NOT_SAVED, STATE_NOT_USED, decoded_in_tiles, prompt_notes
+from i2v_pipeline.engines.notes import STATE_NOT_SAVED, STATE_NOT_USED, mode_notes, prompt_notes
 from i2v_pipeline.engines.state import Saved, StateKeeper, StateUnusable, sources_digest
-from i2v_pipeline.errors import Paused
+from i2v_pipeline.errors import OutOfMemory, Paused
 from i2v_pipeline.guidance import guidance_as_json
 from i2v_pipeline.hub import checkpoint_sha256, find_checkpoint
 from i2v_pipeline.planning.machine import installed_kernels
 from i2v_pipeline.planning.modes import Mode, Placement, mode_called
 from i2v_pipeline.specs import EngineSpec
-from i2v_pipeline.types import Finding, GenerationRequest, OnProgress, Precision, Prepared, Progress, U8Frames
+from i2v_pipeline.types import (
+    Finding,
+    GenerationRequest,
+    OnProgress,
+    Precision,
+    Prepared,
+    Progress,
+    StageName,
+    U8Frames,
+)
 
 log = logging.getLogger("studio.diffusion")
 
@@ -48,6 +58,7 @@ _OFFLOAD: Mapping[Placement, str] = {
     "resident": "none: every part stays on the device",
     "staged": "encoders are released after encoding",
     "swapped": "one part at a time is on the device; the others wait in the host's memory",
+    "streamed": "one part at a time is on the device, but for the VAE a few layers of it at a time",
 }
 
 
@@ -55,7 +66,7 @@ _OFFLOAD: Mapping[Placement, str] = {
 class _Loaded:
     """What stays between runs; it holds for one checkpoint, device and precision."""
 
-    key: tuple[Path | None, torch.device, Precision]
+    key: tuple[Path | None, torch.device, Precision | str]
     precision: Precision
     parts: Parts
     tokenizer: Any
@@ -78,6 +89,7 @@ class DiffusionEngine:
         self._findings: list[Finding] = []
         self._facts: dict[str, Any] = {}
         self._decode_seconds_per_value = 0.0
+        self._stage: StageName = "load"
 
     def generate(
         self,
@@ -87,7 +99,26 @@ class DiffusionEngine:
         state_path: Path | None = None,
         mode: str = "staged",
     ) -> Iterator[U8Frames]:
-        self._findings, self._facts = [], {}
+        fallen: OutOfMemory | None = None
+        try:
+            yield from self._generate(request, picture, on_progress, state_path, mode)
+        except (RuntimeError, MemoryError, OSError) as error:
+            kind = memory.ran_out(error)
+            if kind is None:
+                raise
+            is_loading = self._loaded is not None and self._loaded.parts.loading is not None
+            fallen = OutOfMemory("load" if is_loading else self._stage, kind)
+            # As text: a record with the error in it would hold what the run had on the card.
+            log.warning("Mode %s fell in stage %s:\n%s", mode, fallen.stage, "".join(format_exception(error)))
+        if fallen is not None:
+            # Only now, without the error, does nobody hold what the run had on the card.
+            self.close()
+            raise fallen
+
+    def _generate(
+        self, request: GenerationRequest, picture: Prepared, on_progress: OnProgress, state_path: Path | None, mode: str
+    ) -> Iterator[U8Frames]:
+        self._findings, self._facts, self._stage = [], {}, "load"
         last = None if picture.last is None else picture.last.pixels
         others = tuple(other.pixels for other in picture.others)
         inputs = Inputs(request=request, first=picture.pixels, last=last, others=others)
@@ -97,6 +128,8 @@ class DiffusionEngine:
         loaded = self._load(request, mode_called(mode))
         parts, family = loaded.parts, loaded.family
         on_progress = meter = VramMeter(on_progress, parts.device)
+        if parts.device.type == "cuda":
+            self._facts["vram_before_gib"] = memory.held_gib(parts.device)
         self._change_loras(loaded, open_loras(request.loras))
         parts.loaded.clear()
         self._cache.reused.clear()
@@ -108,6 +141,7 @@ class DiffusionEngine:
             on_progress(Progress(stage="load", step=len(parts.loaded), steps=len(self._diffusion.components)))
 
         # 2. Encode what is not cached
+        self._stage = "encode"
         on_progress(Progress(stage="encode", step=0, steps=1))
         conditioning = family.encode(inputs, on_load)
         on_progress(Progress(stage="encode", step=1, steps=1))
@@ -119,6 +153,7 @@ class DiffusionEngine:
             self._findings.append(CACHE_NOT_RESUMED)
         with contextlib.closing(StateKeeper(state_path, self._state_key(inputs, loaded, scheduler))) as keeper:
             # 3. Denoise, from the start or from what an earlier run has saved
+            self._stage = "denoise"
             start = self._start(family, scheduler, request, keeper, parts.device)
             if start.state.step < len(scheduler.timesteps) or loaded.loras:
                 family.load_denoisers(on_load, lambda name, model: self._fuse(loaded, name, model))
@@ -131,14 +166,16 @@ class DiffusionEngine:
             self._findings += levers.findings
 
             # 4. Decode, a few frames at a time
+            self._stage = "decode"
             self._facts["tile_side"] = side = family.tile_side(latents)
-            if side is not None:
-                self._findings.append(decoded_in_tiles(side))
+            self._findings += mode_notes(is_fp8=parts.has_fp8, is_half=parts.decodes_in_half, tile_side=side)
             chunks = family.decode(latents, conditioning)
             yield from self._decode(chunks, request, latents.numel(), on_progress, keeper)
         if keeper.failure is not None:
             self._findings.append(STATE_NOT_SAVED)
         self._facts |= meter.facts()
+        if parts.device.type == "cuda":
+            self._facts["vram_after_gib"] = memory.held_gib(parts.device)
 
     def findings(self) -> tuple[Finding, ...]:
         return tuple(self._findings)
@@ -152,21 +189,22 @@ class DiffusionEngine:
             self._loaded.parts.close()
             self._loaded = None
             self._cache.clear()
-            free_memory(device)
+            memory.free(device, thoroughly=True)
 
     # --- the stages ---------------------------------------------------------------------------------------------------
 
     def _load(self, request: GenerationRequest, mode: Mode) -> _Loaded:
         device = choose_device(request.device)
         precision = choose_precision(request.precision, self._diffusion.precision, device)
-        key = (request.checkpoint, device, precision)
+        key = (request.checkpoint, device, request.precision)
         if self._loaded is not None and self._loaded.key != key:
             self.close()
         if self._loaded is None:
+            memory.limit(device)
             kinds, in_fp32, make_family = _family_of(self._spec)
             checkpoint = find_checkpoint(self._spec, request.checkpoint)
             dtypes = {name: torch.float32 if name in in_fp32 else DTYPES[precision] for name in kinds}
-            parts = Parts(checkpoint, kinds=kinds, dtypes=dtypes, device=device, mode=mode)
+            parts = Parts(checkpoint, kinds=kinds, dtypes=dtypes, device=device, precision=request.precision, mode=mode)
             tokenizer = load_tokenizer(checkpoint.folder)
             self._loaded = _Loaded(
                 key=key,
@@ -177,7 +215,7 @@ class DiffusionEngine:
                 checkpoint_sha256=checkpoint_sha256(checkpoint, self._diffusion),
                 runtime=runtime_facts(device),
             )
-        self._loaded.parts.mode = mode
+        self._loaded.parts.use(mode)
         return self._loaded
 
     def _change_loras(self, loaded: _Loaded, loras: tuple[Lora, ...]) -> None:
@@ -188,7 +226,10 @@ class DiffusionEngine:
 
     def _fuse(self, loaded: _Loaded, name: str, model: Any) -> None:  # noqa: ANN401 - the class depends on the name
         if loaded.loras:
-            loaded.lora_findings += fuse(model, loaded.loras, "low" if name == "transformer_2" else "high")
+            expert = "low" if name == "transformer_2" else "high"
+            found = fuse(model, loaded.loras, expert, loaded.parts.device)
+            # A mode that keeps the weights in another form loads them anew.
+            loaded.lora_findings += [finding for finding in found if finding not in loaded.lora_findings]
 
     def _state_key(self, inputs: Inputs, loaded: _Loaded, scheduler: Any) -> str:  # noqa: ANN401
         """A hash of everything that the latents depend on: a saved state of anything else is not gone on with."""
@@ -197,7 +238,7 @@ class DiffusionEngine:
             replace(request, images=(), last_image=None, subjects=(), checkpoint=None),
             [hashlib.sha256(picture.tobytes()).hexdigest() for picture in inputs.pictures],
             None if inputs.last is None else hashlib.sha256(inputs.last.tobytes()).hexdigest(),
-            [(name, parts.fingerprint(name), str(parts.dtypes[name])) for name in self._diffusion.components],
+            [(name, parts.fingerprint(name), *parts.computes(name)) for name in self._diffusion.components],
             [lora.sha256 for lora in loaded.loras],
             sorted(loaded.family.facts(request).items()),
             # What is taken unasked depends on these.
@@ -275,7 +316,7 @@ class DiffusionEngine:
 
     def _decode(
         self,
-        chunks: Iterator[U8Frames],
+        chunks: Iterator[U8Frames | TileDone],
         request: GenerationRequest,
         values: int,
         on_progress: OnProgress,
@@ -289,6 +330,12 @@ class DiffusionEngine:
             if chunk is None:
                 break
             seconds += time.monotonic() - started
+            if isinstance(chunk, TileDone):
+                on_progress(
+                    Progress(stage="decode", step=chunk.tile, steps=chunk.tiles, saved_step=keeper.saved_step,
+                             seconds_left=seconds / chunk.tile * (chunk.tiles - chunk.tile))
+                )  # fmt: skip
+                continue
             done += len(chunk)
             left = seconds / done * (request.frames - done)
             on_progress(
@@ -312,8 +359,8 @@ class DiffusionEngine:
             "variant": parts.checkpoint.variant,
             "device": loaded.runtime["device"],
             "runtime": loaded.runtime,
-            "precision": loaded.precision,
-            "precisions": {name: str(parts.dtypes[name]).removeprefix("torch.") for name in self._diffusion.components},
+            "precision": "fp8" if parts.has_fp8 else loaded.precision,
+            "precisions": {name: parts.stored(name) for name in self._diffusion.components},
             "mode": parts.mode.id,
             "offload": _OFFLOAD[parts.mode.placement],
             "scheduler": {

@@ -35,6 +35,14 @@ class Inputs:
         return (self.first, *self.others)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TileDone:
+    """That a tile is decoded, where frames come only once all of them are."""
+
+    tile: int
+    tiles: int
+
+
 class Family(Protocol[C]):
     """A model family: encode, predict, decode. `C` is its conditioning, which only it looks into."""
 
@@ -66,7 +74,7 @@ class Family(Protocol[C]):
         """The side in pixels of the tiles that the mode has `latents` decoded in; None: they are decoded whole."""
         ...
 
-    def decode(self, latents: Tensor, conditioning: C) -> Iterator[U8Frames]: ...
+    def decode(self, latents: Tensor, conditioning: C) -> Iterator[U8Frames | TileDone]: ...
 
     def facts(self, request: GenerationRequest) -> dict[str, Any]: ...
 

@@ -155,7 +155,7 @@ class I2VGenXL:
         """Frame by frame: the VAE knows no time."""
         vae = self._parts.get("vae", lambda _: None)
         decode = vae.decode if self.tile_side(latents) is None else vae.tiled_decode
-        latents = (1 / vae.config.scaling_factor * latents).to(self._parts.dtypes["vae"])
+        latents = (1 / vae.config.scaling_factor * latents).to(vae.post_quant_conv.weight.dtype)
         for index in range(latents.shape[2]):
             with torch.inference_mode():
                 pixels = to_uint8(decode(latents[:, :, index].contiguous()).sample[0].unsqueeze(1))

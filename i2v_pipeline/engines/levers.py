@@ -68,7 +68,7 @@ class Levers:
 
     def _set_compiled(self, request: GenerationRequest, denoisers: Mapping[str, Any]) -> None:
         # Weights that are replaced while a run goes on, or widened in every pass, stand against one whole graph.
-        is_possible = self._parts.mode.placement != "streamed"
+        is_possible = self._parts.mode.placement != "streamed" and not self._parts.has_fp8
         wanted = request.compiled and is_possible
         if request.compiled and not is_possible:
             self.findings.append(_NOT_COMPILED)
@@ -118,8 +118,9 @@ _NOT_COMPILED = Finding(
     code="not_compiled",
     severity="info",
     message=Text(
-        "The layers pass through the card one after another, so they were not compiled. Compiling took no time either.",
-        "各层逐一流经显卡，因此没有编译，也未花费编译时间。",
+        "The layers pass through the card one after another or are kept in fp8, so they were not compiled. Compiling "
+        "took no time either.",
+        "各层逐一流经显卡或以 fp8 存放，因此没有编译，也未花费编译时间。",
     ),
 )
 CACHE_NOT_RESUMED = Finding(

@@ -6,14 +6,16 @@ import hashlib
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import diffusers
 import torch
 import transformers
 from torch import Tensor
 
+from i2v_pipeline.engines import memory
 from i2v_pipeline.engines.passes import Passes
+from i2v_pipeline.engines.streaming import LayerStream
 from i2v_pipeline.errors import InputError
 from i2v_pipeline.hub import Checkpoint
 from i2v_pipeline.planning.modes import Mode
@@ -24,7 +26,10 @@ DTYPES: Mapping[Precision, torch.dtype] = {
     "fp16": torch.float16,
     "bf16": torch.bfloat16,
 }
+FP8 = torch.float8_e4m3fn
+HALF = torch.bfloat16
 HOST = torch.device("cpu")
+DENOISERS = ("transformer", "transformer_2", "unet")
 
 
 def choose_device(wanted: Device | str) -> torch.device:
@@ -38,19 +43,31 @@ def choose_device(wanted: Device | str) -> torch.device:
 
 
 def choose_precision(wanted: Precision | str, on_cuda: Precision, device: torch.device) -> Precision:
-    """`wanted`, or for `auto` the model's own on CUDA and fp32 on the CPU, where half precision is slower."""
+    """What is computed in: `wanted`, or for `auto` the model's own on CUDA and fp32 on the CPU, where half is slower.
+
+    Weights in fp8 are widened to the model's own, on either device.
+    """
     for name in DTYPES:
         if wanted == name:
             return name
-    return on_cuda if device.type == "cuda" else "fp32"
+    return on_cuda if device.type == "cuda" or wanted == "fp8" else "fp32"
+
+
+class _Form(NamedTuple):
+    """How a component is kept. It does not change while it is loaded: what was narrowed has lost what it was."""
+
+    streamed: bool
+    fp8: bool
+    halved: bool
 
 
 class Parts:
     """The components of one checkpoint, on one device or waiting for it in the host's memory.
 
     `kinds` maps the names of components with weights to their classes, so that a checkpoint cannot name others. `mode`
-    says which of them lie on the device together; it may change between two runs. `loaded` lists what was loaded since
-    the list was last cleared. `passes` is how a denoiser is run.
+    says which of them lie on the device together and in which form; `use` changes it between two runs. `precision` is
+    what was asked for. `loaded` lists what was loaded since the list was last cleared; `loading` is what is being
+    loaded, or was when the load failed. `passes` is how a denoiser is run.
     """
 
     def __init__(
@@ -60,6 +77,7 @@ class Parts:
         kinds: Mapping[str, Any],
         dtypes: Mapping[str, torch.dtype],
         device: torch.device,
+        precision: Precision | str,
         mode: Mode,
     ) -> None:
         # The studio shows its own progress; the libraries' bars would tear it.
@@ -71,8 +89,12 @@ class Parts:
         self.mode = mode
         self.loaded: list[str] = []
         self.passes = Passes()
+        self.loading: str | None = None
         self._kinds = kinds
+        self._precision = precision
         self._modules: dict[str, Any] = {}
+        self._forms: dict[str, _Form] = {}
+        self._streams: dict[str, LayerStream] = {}
         self._on_device: set[str] = set()
 
     @property
@@ -85,29 +107,43 @@ class Parts:
 
         Where one part at a time is on the device, all others go to the host's memory first.
         """
-        if self.mode.placement == "swapped":
+        if self.mode.placement in ("swapped", "streamed"):
             self._to_host(*(self._on_device - {name}))
         if name not in self._modules:
             on_load(name)
-            module = self._kinds[name].from_pretrained(
-                self.checkpoint.folder,
-                subfolder=name,
-                dtype=self.dtypes[name],
-                variant=self.checkpoint.variant,
-                use_safetensors=True,
-                local_files_only=True,
-            )
-            # requires_grad stays as it is loaded: PyTorch's matmul chooses its path, and with it the last bit, by it.
-            module.eval()
-            module.to(self.device)
-            if adapt is not None:
-                adapt(module)
-            self._modules[name] = module
+            self.loading = name
+            self._load(name, adapt)
+            self.loading = None
             self.loaded.append(name)
         elif name not in self._on_device:
-            _move(self._modules[name], self.device)
+            self._to_device(name)
         self._on_device.add(name)
         return self._modules[name]
+
+    def use(self, mode: Mode) -> None:
+        """The next run is carried out in `mode`; what is kept in another form than it wants is given back."""
+        self.mode, self.loading = mode, None
+        self.release(*(name for name, form in self._forms.items() if form != self._form(name)))
+
+    @property
+    def has_fp8(self) -> bool:
+        """Whether the denoiser's weights are kept in fp8, as the request or the mode wants it."""
+        return self.mode.fp8 or self._precision == "fp8"
+
+    @property
+    def decodes_in_half(self) -> bool:
+        return self._form("vae").halved
+
+    def computes(self, name: str) -> tuple[str, bool]:
+        """What the latents depend on: the type that the component computes in, and whether it is kept in fp8."""
+        return _name_of(self.dtypes[name]), self._form(name).fp8
+
+    def stored(self, name: str) -> str:
+        """The type of the component's weights, and of what computes where that is another."""
+        form, computes = self._form(name), _name_of(self.dtypes[name])
+        if form.halved:
+            return f"{computes}, decoder {_name_of(HALF)}"
+        return f"{_name_of(FP8)}, computes in {computes}" if form.fp8 else computes
 
     def look(self, name: str) -> Any:  # noqa: ANN401
         """A component that was loaded, for its settings alone, wherever it lies."""
@@ -122,17 +158,19 @@ class Parts:
         match self.mode.placement:
             case "staged":
                 self.release(*names)
-            case "swapped":
+            case "swapped" | "streamed":
                 self._to_host(*names)
 
     def release(self, *names: str) -> None:
         """Gives back the memory of these components; the next `get` loads them again."""
         held = [name for name in names if name in self._modules]
         for name in held:
-            del self._modules[name]
+            if name in self._streams:
+                self._streams.pop(name).rest()
+            del self._modules[name], self._forms[name]
         self._on_device.difference_update(held)
         if held:
-            free_memory(self.device)
+            memory.free(self.device)
 
     def close(self) -> None:
         self.release(*tuple(self._modules))
@@ -140,10 +178,56 @@ class Parts:
     def _to_host(self, *names: str) -> None:
         leaving = self._on_device.intersection(names)
         for name in leaving:
-            _move(self._modules[name], HOST)
+            if name in self._streams:
+                self._streams[name].rest()
+            else:
+                _move(self._modules[name], HOST)
         self._on_device -= leaving
         if leaving:
-            free_memory(self.device)
+            memory.free(self.device)
+
+    def _to_device(self, name: str) -> None:
+        if name in self._streams:
+            self._streams[name].work()
+        else:
+            _move(self._modules[name], self.device)
+
+    def _form(self, name: str) -> _Form:
+        is_vae = name == "vae"
+        return _Form(
+            streamed=self.mode.placement == "streamed" and not is_vae,
+            fp8=self.has_fp8 and name in DENOISERS,
+            # Who asks for fp32 gets it.
+            halved=is_vae and self.mode.half and self.dtypes[name] == torch.float32 and self._precision != "fp32",
+        )
+
+    def _load(self, name: str, adapt: Callable[[Any], None] | None) -> None:
+        form = self._form(name)
+        module = self._kinds[name].from_pretrained(
+            self.checkpoint.folder,
+            subfolder=name,
+            dtype=self.dtypes[name],
+            variant=self.checkpoint.variant,
+            use_safetensors=True,
+            local_files_only=True,
+        )
+        # requires_grad stays as it is loaded: PyTorch's matmul chooses its path, and with it the last bit, by it.
+        module.eval()
+        if not form.streamed and not form.fp8:
+            module.to(self.device)
+        if adapt is not None:
+            adapt(module)
+        if form.fp8:
+            module.enable_layerwise_casting(storage_dtype=FP8, compute_dtype=self.dtypes[name])
+        if form.halved:
+            module.decoder.to(HALF)
+            module.post_quant_conv.to(HALF)
+        if form.streamed:
+            self._streams[name] = LayerStream(module, self.device)
+            self._streams[name].work()
+        else:
+            module.to(self.device)
+        self._modules[name], self._forms[name] = module, form
 
     def fingerprint(self, name: str) -> str:
         """A hash of the names, sizes and times of the component's files: changes when the files do."""
@@ -152,6 +236,10 @@ class Parts:
             for path in sorted((self.checkpoint.folder / name).glob("*"))
         ]
         return hashlib.sha256(repr((str(self.checkpoint.folder.resolve()), name, stats)).encode()).hexdigest()
+
+
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _move(module: Any, device: torch.device) -> None:  # noqa: ANN401
@@ -199,9 +287,3 @@ def load_tokenizer(folder: Path) -> Any:  # noqa: ANN401 - transformers chooses 
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-
-
-def free_memory(device: torch.device) -> None:
-    """Gives back what nobody refers to any more. Models form no cycles, so nothing waits for a collection."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -66,9 +67,10 @@ def open_loras(refs: Sequence[LoraRef]) -> tuple[Lora, ...]:
     return tuple(_open(ref) for ref in refs)
 
 
-def fuse(model: nn.Module, loras: Sequence[Lora], expert: Expert) -> list[Finding]:
+def fuse(model: nn.Module, loras: Sequence[Lora], expert: Expert, device: torch.device) -> list[Finding]:
     """Adds every LoRA that is meant for `expert` into `model`, in place, each sum made in float32 and rounded once.
 
+    The sums are made on `device`, part by part, wherever the model lies: they are the same to the last bit then.
     Returns what a file holds that the model has no place for. Raises `InputError` for a LoRA that fits nowhere.
     """
     meant = [lora for lora in loras if lora.ref.expert in (None, expert)]
@@ -89,7 +91,7 @@ def fuse(model: nn.Module, loras: Sequence[Lora], expert: Expert) -> list[Findin
         for name, keys in places.items():
             changes[name].append((lora, keys))
     for name, parts in changes.items():
-        _change(modules[name], name, parts)
+        _change(modules[name], name, parts, device)
     return findings
 
 
@@ -159,10 +161,14 @@ def _places(lora: Lora, spellings: Mapping[str, str]) -> tuple[dict[str, dict[st
     return places, unknown
 
 
-def _change(module: Any, name: str, parts: Sequence[tuple[Lora, Mapping[str, str]]]) -> None:  # noqa: ANN401 - a linear, convolution or norm
-    device = module.weight.device
-    weight = module.weight.data.float()
-    bias = None if getattr(module, "bias", None) is None else module.bias.data.float()
+def _change(
+    module: Any,  # noqa: ANN401 - a linear, convolution or norm
+    name: str,
+    parts: Sequence[tuple[Lora, Mapping[str, str]]],
+    device: torch.device,
+) -> None:
+    weight = module.weight.data.to(device).float()
+    bias = None if getattr(module, "bias", None) is None else module.bias.data.to(device).float()
     for lora, keys in parts:
         with safe_open(lora.path, framework="pt", device=str(device)) as file:
             tensors = {ending: file.get_tensor(key).float() for ending, key in keys.items()}

@@ -12,6 +12,10 @@ from i2v_pipeline.types import Finding, GenerationRequest, Text
 
 TILED_LEVELS = 4.0
 """Mean difference of frames decoded in tiles, at most: measured on random weights, where no context is smooth."""
+HALF_LEVELS = 4.0
+"""The same for a decoder in bf16."""
+FP8_LEVELS = 4.0
+"""The same for weights in fp8, against the same type that computes."""
 _PROMPT = Text("prompt", "提示词")
 _NEGATIVE = Text("negative prompt", "反向提示词")
 
@@ -44,6 +48,16 @@ def prompt_notes(
     return findings, facts
 
 
+def mode_notes(*, is_fp8: bool, is_half: bool, tile_side: int | None) -> list[Finding]:
+    """What the mode, or the precision that was asked for, gave up of the picture; nothing where it gave up nothing."""
+    findings = [FP8_WEIGHTS] if is_fp8 else []
+    if is_half:
+        findings.append(DECODED_IN_HALF)
+    if tile_side is not None:
+        findings.append(decoded_in_tiles(tile_side))
+    return findings
+
+
 def decoded_in_tiles(side: int) -> Finding:
     """Told with what was measured: see `TILED_LEVELS`."""
     return Finding(
@@ -59,6 +73,30 @@ def decoded_in_tiles(side: int) -> Finding:
     )
 
 
+FP8_WEIGHTS = Finding(
+    code="fp8_weights",
+    severity="info",
+    message=Text(
+        "The weights of the denoiser were kept in fp8 and widened to compute, which takes half the memory. The video "
+        "is not quite the one that the full weights make: with test weights its frames differ by "
+        f"{FP8_LEVELS:g} of 255 levels on average at most; with a real model the movement may differ visibly.",
+        f"去噪模型的权重以 fp8 保存、计算时展开，内存减半。视频与完整权重的结果略有不同：用测试权重测得平均不超过 "
+        f"{FP8_LEVELS:g}/255 级；真实模型的运动可能有可见差异。",
+    ),
+    remedy=Text(
+        "--precision bf16 keeps the full weights, where the memory allows it.",
+        "内存允许时，--precision bf16 使用完整权重。",
+    ),
+)
+DECODED_IN_HALF = Finding(
+    code="decoded_in_half",
+    severity="info",
+    message=Text(
+        "To fit on the card, the frames were decoded in bf16 instead of fp32. With test weights they differ by "
+        f"{HALF_LEVELS:g} of 255 levels on average at most.",
+        f"为放入显存，画面以 bf16（而非 fp32）解码。用测试权重测得平均相差不超过 {HALF_LEVELS:g}/255 级。",
+    ),
+)
 NEGATIVE_UNUSED = Finding(
     code="negative_unused",
     severity="info",

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from i2v_pipeline.engines.cache import ConditioningCache
-from i2v_pipeline.engines.family import Inputs, OnLoad
+from i2v_pipeline.engines.family import Inputs, OnLoad, TileDone
 from i2v_pipeline.engines.loading import Parts
 from i2v_pipeline.engines.passes import Pass
 from i2v_pipeline.engines.wan import Wan
@@ -108,7 +108,7 @@ class References:
     def tile_side(self, latents: Tensor) -> int | None:
         return self._wan.tile_side(latents)
 
-    def decode(self, latents: Tensor, conditioning: Conditioning) -> Iterator[U8Frames]:
+    def decode(self, latents: Tensor, conditioning: Conditioning) -> Iterator[U8Frames | TileDone]:
         return self._wan.decode_latents(latents)
 
     def facts(self, request: GenerationRequest) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from i2v_pipeline.engines import wan
 from i2v_pipeline.engines.cache import ConditioningCache
-from i2v_pipeline.engines.family import Inputs, OnLoad, noise
+from i2v_pipeline.engines.family import Inputs, OnLoad, TileDone, noise
 from i2v_pipeline.engines.loading import Parts
 from i2v_pipeline.engines.passes import Pass
 from i2v_pipeline.specs import EngineSpec
@@ -107,7 +107,7 @@ class Vace:
     def tile_side(self, latents: Tensor) -> int | None:
         return self._wan.tile_side(latents)
 
-    def decode(self, latents: Tensor, conditioning: Conditioning) -> Iterator[U8Frames]:
+    def decode(self, latents: Tensor, conditioning: Conditioning) -> Iterator[U8Frames | TileDone]:
         return self._wan.decode_latents(latents[:, :, conditioning.references.shape[2] :])
 
     def facts(self, request: GenerationRequest) -> dict[str, Any]:

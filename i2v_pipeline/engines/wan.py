@@ -24,11 +24,12 @@ from transformers import CLIPImageProcessorPil, CLIPVisionModel, UMT5EncoderMode
 
 from i2v_pipeline.denoise import to_uint8
 from i2v_pipeline.engines.cache import ConditioningCache
-from i2v_pipeline.engines.family import Inputs, OnLoad, noise, to_signed
+from i2v_pipeline.engines.family import Inputs, OnLoad, TileDone, noise, to_signed
 from i2v_pipeline.engines.loading import Parts
 from i2v_pipeline.engines.passes import Pass
 from i2v_pipeline.engines.preview_factors import WAN_21, WAN_22
 from i2v_pipeline.engines.two_timesteps import use_two_timesteps
+from i2v_pipeline.engines.wan_tiles import decode_in_tiles
 from i2v_pipeline.errors import InputError
 from i2v_pipeline.guidance import is_ever_guided
 from i2v_pipeline.prompts import clean_prompt
@@ -47,6 +48,8 @@ IN_FP32 = ("vae", "image_encoder")
 ENCODERS = ("text_encoder", "image_encoder")
 DENOISERS = ("transformer", "transformer_2")
 TRAIN_TIMESTEPS = 1000
+_CHANNELS_21 = 16
+"""Of Wan 2.1's latents; what text-to-video reads, and with it every model that takes references."""
 _MASK_CHANNELS = 4
 """One for each frame that a latent frame stands for."""
 
@@ -235,10 +238,10 @@ class Wan:
         is_larger = max(latents.shape[3:]) * vae.config.scale_factor_spatial > side
         return side if self._parts.mode.tiled and is_larger else None
 
-    def decode(self, latents: Tensor, conditioning: Conditioning) -> Iterator[U8Frames]:
+    def decode(self, latents: Tensor, conditioning: Conditioning) -> Iterator[U8Frames | TileDone]:
         return self.decode_latents(latents if conditioning.mask is None else _with_first_frame(latents, conditioning))
 
-    def decode_latents(self, latents: Tensor) -> Iterator[U8Frames]:
+    def decode_latents(self, latents: Tensor) -> Iterator[U8Frames | TileDone]:
         """One frame, then four at a time: the VAE is causal, so each latent frame is decoded as it would be in a row.
 
         The same operations as `AutoencoderKLWan.decode` without tiling, which would hold the whole video in floats. In
@@ -247,13 +250,11 @@ class Wan:
         tile_side = self.tile_side(latents)
         vae = self._parts.get("vae", lambda _: None)
         mean, scale = _statistics(vae, latents.device, self._parts.dtypes["vae"])
-        latents = latents.to(self._parts.dtypes["vae"]) / scale + mean
+        latents = (latents.to(self._parts.dtypes["vae"]) / scale + mean).to(vae.post_quant_conv.weight.dtype)
         vae.clear_cache()
         try:
             if tile_side is not None:
-                with torch.inference_mode():
-                    video = vae.tiled_decode(latents).sample[0]
-                yield from (to_uint8(video[:, index : index + 1]) for index in range(video.shape[1]))
+                yield from decode_in_tiles(vae, latents)
                 return
             with torch.inference_mode():
                 hidden = vae.post_quant_conv(latents)
@@ -362,8 +363,9 @@ class Wan:
 
     def _check(self, config: Any) -> None:  # noqa: ANN401
         channels = self._parts.look("vae").config.z_dim
-        has_only_noise = self._facts.per_token_timesteps or self._spec.takes.references
-        expected = channels if has_only_noise else 2 * channels + _MASK_CHANNELS
+        expected = channels if self._facts.per_token_timesteps else 2 * channels + _MASK_CHANNELS
+        if self._spec.takes.references:
+            expected = _CHANNELS_21
         has_image = config.image_dim is not None
         if config.in_channels != expected or has_image != ("image_encoder" in self._facts.components):
             raise InputError(

@@ -27,7 +27,8 @@ def plan_run(
     if spec.diffusion is None:
         return plan_camera(request, machine, book)
     plan = plan_diffusion(spec, spec.diffusion, request, machine, book, to_fetch_bytes)
-    if plan.fits:
+    if plan.fits or spec.takes.references:
+        # A camera that moves through one picture is no way to bring the subjects of several together.
         return plan
     return replace(plan, alternatives=(*plan.alternatives, *_built_in(request, machine, book)))
 

@@ -38,14 +38,35 @@ class Work:
             activation_bytes=self.activation_bytes,
         )
 
+    def then(self, other: Work) -> Work:
+        """This and then `other`, when nothing of this is left."""
+        return Work(
+            flops=self.flops + other.flops,
+            attention_flops=self.attention_flops + other.attention_flops,
+            elementwise_bytes=self.elementwise_bytes + other.elementwise_bytes,
+            activation_bytes=max(self.activation_bytes, other.activation_bytes),
+        )
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+class Streaming(_Strict):
+    """What of a part lies on the card while its layers pass through: parameters outside of them, and the largest.
+
+    `kept_in_fp8` are those that stay as they are where the rest is kept in fp8.
+    """
+
+    outside: Count
+    largest_layer: Count
+    kept_in_fp8: Count = 0
+
+
 class Encoder(_Strict):
     """Reads one prompt or one picture."""
 
+    streaming: Streaming
     flops: Amount
     attention_flops: Amount
     elementwise: Amount
@@ -101,8 +122,12 @@ class Vae(_Strict):
 
 
 class Transformer(_Strict):
-    """Wan's transformer: self-attention over all tokens, cross-attention to the prompt, a feed-forward net."""
+    """Wan's transformer: self-attention over all tokens, cross-attention to the prompt, a feed-forward net.
 
+    VACE has `control_layers` more of the same kind, which read `control_channels` of their own.
+    """
+
+    streaming: Streaming
     width: Count
     inner_width: Count
     layers: Count
@@ -123,29 +148,35 @@ class Transformer(_Strict):
     elementwise_apart: Amount = 0.0
     activations_apart: Amount = 0.0
 
-    def tokens(self, width: int, height: int, frames: int) -> int:
-        return ((frames - 1) // 4 + 1) * (width // self.pixels_in_token) * (height // self.pixels_in_token)
+    def tokens(self, width: int, height: int, frames: int, references: int = 0) -> int:
+        """Each reference is as one latent frame more."""
+        in_frame = (width // self.pixels_in_token) * (height // self.pixels_in_token)
+        return ((frames - 1) // 4 + 1 + references) * in_frame
 
-    def work(self, width: int, height: int, frames: int, *, apart: bool = False) -> Work:
+    def work(self, width: int, height: int, frames: int, references: int = 0, *, apart: bool = False) -> Work:
         """One forward. A matrix of a x b over n rows takes 2 n a b operations.
 
         `apart`: of several timesteps each token has its own embedding, instead of one that they share.
         """
-        d, inner, tokens = self.width, self.inner_width, self.tokens(width, height, frames)
+        d, inner, tokens = self.width, self.inner_width, self.tokens(width, height, frames, references)
+        layers = self.layers + self.control_layers
         context = self.text_tokens + self.image_tokens
         is_apart = apart and self.timesteps > 1
         rows = tokens if is_apart else self.timesteps
         elementwise = self.elementwise_per_token + (self.elementwise_apart if is_apart else 0)
         activations = self.activations_per_token + (self.activations_apart if is_apart else 0)
-        blocks = self.layers * (tokens * (12 * d * d + 4 * d * inner) + 4 * context * d * d)
+        blocks = layers * (tokens * (12 * d * d + 4 * d * inner) + 4 * context * d * d)
         # In and out of patches of 2 x 2; the prompt, the picture and the timestep become what the blocks read.
         around = 2 * tokens * 4 * (self.channels_in + self.channels_out) * d
         around += 2 * self.text_tokens * (self.text_width * d + d * d)
         around += 2 * self.image_tokens * (self.image_width**2 + self.image_width * d)
         around += 2 * rows * (256 * d + 7 * d * d)
+        if self.control_layers:
+            # Into tokens and into the first layer, and out of every one.
+            around += 2 * tokens * (4 * self.control_channels * d + (1 + self.control_layers) * d * d)
         return Work(
             flops=float(blocks + around),
-            attention_flops=float(self.layers * 4 * d * tokens * (tokens + context)),
+            attention_flops=float(layers * 4 * d * tokens * (tokens + context)),
             elementwise_bytes=elementwise * tokens + self.elementwise_once,
             activation_bytes=activations * tokens + self.activations_once,
         )
@@ -166,6 +197,7 @@ class _UnetAttention(_Strict):
 class Unet(_Strict):
     """I2VGen-XL's UNet: convolutions over space and time, attention over space, time and the prompt."""
 
+    streaming: Streaming
     flops: _UnetFlops
     attention: _UnetAttention
     elementwise_per_pixel_and_frame: Amount
@@ -173,8 +205,8 @@ class Unet(_Strict):
     activations_per_pixel_and_frame: Amount
     activations_once: Amount
 
-    def work(self, width: int, height: int, frames: int, *, apart: bool = False) -> Work:
-        """One forward of a batch of one. It has one timestep, so nothing is `apart`."""
+    def work(self, width: int, height: int, frames: int, references: int = 0, *, apart: bool = False) -> Work:
+        """One forward of a batch of one. Takes no references, and has one timestep, so nothing is `apart`."""
         pixels, volume = width * height, width * height * frames
         attention = self.attention
         along = attention.over_space * pixels + attention.over_time * frames + attention.over_prompt

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from i2v_pipeline.guidance import NO_GUIDANCE, strength_at
-from i2v_pipeline.planning.architectures import Architecture, Unet, Work, load_architectures
+from i2v_pipeline.planning.architectures import Architecture, Streaming, Unet, Work, load_architectures
 from i2v_pipeline.planning.devices import Device
 from i2v_pipeline.planning.modes import Mode
 from i2v_pipeline.planning.tuning import EAGER, Tuning
@@ -39,15 +39,22 @@ TILED_FLOPS = 1.63
 """Tiles of 256 pixels every 192 overlap."""
 STREAMED_LAYERS = 2
 """On the card at once: the one that computes and the one that arrives."""
-PINNED_COPIES = 2.0
-"""What layers that stream take in RAM: as loaded, and pinned for the copy."""
+STREAMED_FP8_LAYERS = 3
+"""What was widened to compute is narrowed again beside where it came from."""
+CAST_BYTES = 6
+"""Moved for each weight in fp8 in each pass: read and widened before it computes, read and narrowed after."""
+HALF_WIDTH = 2
+"""Bytes of a number in fp16 or bf16; one in fp8 takes half of that."""
 _ENCODERS = ("text_encoder", "image_encoder")
 DENOISERS = frozenset({"transformer", "transformer_2", "unet"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What the request computes: each part's work, how often, and the weights in bytes by component."""
+    """What the request computes: each part's work, how often, and the weights in bytes by component.
+
+    `streams` are the parts whose layers can pass through the card. `is_fp8` where fp8 was asked for.
+    """
 
     encode: Work
     vae_encode: Work
@@ -57,38 +64,16 @@ class Job:
     steps: int
     decode: Work
     weights: Mapping[str, float]
+    streams: Mapping[str, Streaming]
     disk_bytes: int
     tile: Work
-    layers: int
     is_batched: bool
     is_half: bool
+    is_fp8: bool
     is_half_vae: bool
+    may_halve_vae: bool
     pixels: int
     frames: int
-
-    @property
-    def encoders(self) -> float:
-        return sum(self.weights.get(name, 0.0) for name in _ENCODERS)
-
-    @property
-    def largest_encoder(self) -> float:
-        return max(self.weights.get(name, 0.0) for name in _ENCODERS)
-
-    @property
-    def denoisers(self) -> float:
-        return sum(self.weights.get(name, 0.0) for name in DENOISERS)
-
-    @property
-    def largest_denoiser(self) -> float:
-        return max(self.weights.get(name, 0.0) for name in DENOISERS)
-
-    @property
-    def vae(self) -> float:
-        return self.weights["vae"]
-
-    @property
-    def weight_bytes(self) -> float:
-        return sum(self.weights.values())
 
     @property
     def flops(self) -> float:
@@ -116,18 +101,22 @@ def job_of(spec: EngineSpec, diffusion: DiffusionSpec, request: GenerationReques
     architecture = load_architectures()[spec.id]
     precision = "fp32" if on_cpu and request.precision == "auto" else request.precision
     is_half = (diffusion.precision if precision == "auto" else precision) != "fp32"
-    width, vae_width = (2 if is_half else 4), (2 if is_half and spec.family != "wan" else 4)
+    denoiser = architecture.denoiser.streaming
+    is_unet = isinstance(architecture.denoiser, Unet)
+    width, vae_width = (2 if is_half else 4), (2 if is_half and is_unet else 4)
     widths = {"vae": vae_width, "image_encoder": vae_width}
     # The counts of activations and traffic are those of half precision where the engine uses it on a GPU.
-    wider, vae_wider = width / 2, (vae_width / 2 if spec.family != "wan" else 1.0)
+    wider, vae_wider = width / 2, (vae_width / 2 if is_unet else 1.0)
     pixels, guided = request.width * request.height, _guided_steps(diffusion, request)
-    steps, shape = request.steps or 0, (request.width, request.height, request.frames)
-    encoded = 1 if diffusion.per_token_timesteps or spec.family != "wan" else request.frames
+    shape = (request.width, request.height, request.frames)
+    steps, references = request.steps or 0, len(request.images) if spec.takes.references else 0
+    # Where references are guided apart from the prompt a guided step is three passes.
+    further = 2 if diffusion.references is not None and diffusion.references.guidance is not None else 1
     return Job(
         encode=_encoders_work(architecture, prompts=2 if guided else 1, wider=wider),
-        vae_encode=_wider(architecture.vae.encode_work(pixels, encoded), vae_wider),
-        forward=_wider(architecture.denoiser.work(*shape, apart=on_cpu), wider),
-        passes=steps + guided,
+        vae_encode=_wider(_pictures_work(spec, architecture, request), vae_wider),
+        forward=_wider(architecture.denoiser.work(*shape, references, apart=on_cpu), wider),
+        passes=steps + further * guided,
         guided_steps=guided,
         steps=steps,
         decode=_wider(architecture.vae.decode_work(pixels, request.frames), vae_wider),
@@ -135,12 +124,18 @@ def job_of(spec: EngineSpec, diffusion: DiffusionSpec, request: GenerationReques
             name: float(component.parameters * widths.get(name, width))
             for name, component in diffusion.components.items()
         },
+        streams={
+            "text_encoder": architecture.text_encoder.streaming,
+            **({} if architecture.image_encoder is None else {"image_encoder": architecture.image_encoder.streaming}),
+            **dict.fromkeys(DENOISERS, denoiser),
+        },
         disk_bytes=diffusion.disk_bytes,
         tile=_wider(architecture.vae.decode_work(min(pixels, TILE_PIXELS), request.frames), vae_wider),
-        layers=1 if isinstance(architecture.denoiser, Unet) else architecture.denoiser.layers,
-        is_batched=isinstance(architecture.denoiser, Unet),
+        is_batched=is_unet,
         is_half=is_half,
-        is_half_vae=vae_width == 2,
+        is_fp8=request.precision == "fp8",
+        is_half_vae=vae_width == HALF_WIDTH,
+        may_halve_vae=vae_width != HALF_WIDTH and request.precision != "fp32",
         pixels=pixels,
         frames=request.frames,
     )
@@ -162,16 +157,14 @@ def cost_of(job: Job, mode: Mode, device: Device, tuning: Tuning = EAGER) -> Cos
         for name, seconds in later.items()
     )
     peak = max(each.total for each in held.values()) / GIB * ALLOCATOR_SHARE
-    whole = job.weight_bytes / GIB
+    weights = _weights_in(job, mode)
+    # A part is loaded as wide as it computes, and narrowed then, beside the others that wait.
+    narrowed = max(job.weights[name] - weights[name] for name in weights)
+    largest, whole = max(job.weights.values()) / GIB, (sum(weights.values()) + narrowed) / GIB
     if device.is_cpu:
         return Cost(mode=mode, stages=stages, vram_gib=0.0, ram_gib=round(LIBRARIES_GIB + peak, 2))
     # A part is loaded into RAM before it goes to the card; what leaves the card to come back lies there whole.
-    in_ram = {
-        "resident": max(job.weights.values()) / GIB,
-        "staged": max(job.weights.values()) / GIB,
-        "swapped": whole,
-        "streamed": whole + (PINNED_COPIES - 1) * job.denoisers / GIB,
-    }[mode.placement]
+    in_ram = whole if mode.placement in ("swapped", "streamed") else largest
     return Cost(
         mode=mode,
         stages=stages,
@@ -205,10 +198,11 @@ class _Held:
 def _held_by_stage(job: Job, mode: Mode) -> dict[StageName, _Held]:
     """What a stage needs at most; of the moments of a stage the fullest."""
     batch = 2 if job.is_batched and job.guided_steps and not mode.alone else 1
-    decode = job.decode.activation_bytes
+    wider = 0.5 if _halves_vae(job, mode) else 1.0
+    decode = job.decode.activation_bytes * wider
     if mode.tiled:
         # The tiles of the whole video, put together and clamped, in floats.
-        decode = min(decode, job.tile.activation_bytes + 3 * job.pixels * job.frames * 12)
+        decode = min(decode, (job.tile.activation_bytes + 3 * job.pixels * job.frames * 12) * wider)
     load, words, picture, denoise, kept = _weights(job, mode)
     encoding = (
         _Held(weights=words, activations=job.encode.activation_bytes),
@@ -222,45 +216,77 @@ def _held_by_stage(job: Job, mode: Mode) -> dict[StageName, _Held]:
     }
 
 
+def _halves_vae(job: Job, mode: Mode) -> bool:
+    return mode.half and job.may_halve_vae
+
+
+def _is_fp8(job: Job, mode: Mode) -> bool:
+    return mode.fp8 or job.is_fp8
+
+
+def _weights_in(job: Job, mode: Mode) -> dict[str, float]:
+    """Bytes of each part as the mode keeps it."""
+    weights = dict(job.weights)
+    if _is_fp8(job, mode):
+        for name in weights.keys() & set(DENOISERS):
+            parameters = job.weights[name] / (HALF_WIDTH if job.is_half else 2 * HALF_WIDTH)
+            kept = job.streams[name].kept_in_fp8
+            weights[name] = parameters - kept + kept * job.weights[name] / parameters
+    return weights
+
+
 def _weights(job: Job, mode: Mode) -> tuple[float, float, float, float, float]:
     """On the card at the end of loading, as the encoders encode, as the VAE encodes, as it is denoised and decoded."""
-    kept = job.denoisers + job.vae
+    weights = _weights_in(job, mode)
+    if mode.placement == "streamed":
+        weights |= {name: _streamed(job, mode, name, weights[name]) for name in weights.keys() & job.streams.keys()}
+    vae = weights["vae"]
+    encoders = [weights[name] for name in _ENCODERS if name in weights]
+    denoisers = [weights[name] for name in DENOISERS if name in weights]
+    kept = sum(denoisers) + vae
     match mode.placement:
         case "resident":
-            whole = job.encoders + kept
+            whole = sum(encoders) + kept
             return whole, whole, whole, whole, whole
         case "staged":
-            return kept, job.encoders + kept, kept, kept, kept
-        case "swapped":
-            return max(job.weights.values()), job.largest_encoder, job.vae, job.largest_denoiser, job.vae
-        case "streamed":
-            part = min(1.0, STREAMED_LAYERS / job.layers)
-            return (
-                part * job.largest_denoiser,
-                part * job.largest_encoder,
-                job.vae,
-                part * job.largest_denoiser,
-                job.vae,
-            )
+            return kept, sum(encoders) + kept, kept, kept, kept
+        case "swapped" | "streamed":
+            return max(weights.values()), max(encoders), vae, max(denoisers), vae
+
+
+def _streamed(job: Job, mode: Mode, name: str, whole: float) -> float:
+    """What of a part lies on the card at most while its layers pass through."""
+    stream, is_fp8 = job.streams[name], name in DENOISERS and _is_fp8(job, mode)
+    width = HALF_WIDTH if job.is_half else 2 * HALF_WIDTH
+    if name == "image_encoder" and job.may_halve_vae:
+        width = 2 * HALF_WIDTH
+    layers = STREAMED_FP8_LAYERS * stream.largest_layer if is_fp8 else STREAMED_LAYERS * stream.largest_layer * width
+    return min(whole, layers + stream.outside * width)
 
 
 def _stage_seconds(job: Job, mode: Mode, device: Device, tuning: Tuning) -> dict[StageName, float]:
     """Of a run that finds the model loaded, as far as the mode keeps it: where encoders leave, they come back."""
     half = _denoise_rate(job, device)
-    convolution = (device.half_flops if job.is_half_vae else device.tf32_flops) * CONVOLUTION_SHARE
+    is_half_vae = job.is_half_vae or _halves_vae(job, mode)
+    weights = _weights_in(job, mode)
+    denoiser = max(weights.get(name, 0.0) for name in DENOISERS)
     forward = _seconds(job.forward, half, device, tuning)
+    if _is_fp8(job, mode):
+        forward += CAST_BYTES * denoiser / device.bandwidth
     if mode.placement == "streamed":
-        forward = max(forward, job.largest_denoiser / device.pcie_bandwidth)
+        forward = max(forward, denoiser / device.pcie_bandwidth)
     # What comes back to the card in every run: the parts one after another, each expert once.
-    moved = job.weight_bytes / device.pcie_bandwidth if mode.placement == "swapped" else 0.0
-    decode = _seconds(job.decode, convolution, device, tuning) * (TILED_FLOPS if mode.tiled else 1.0)
+    moved = sum(weights.values()) / device.pcie_bandwidth if mode.placement == "swapped" else 0.0
+    encoders = sum(job.weights.get(name, 0.0) for name in _ENCODERS) / sum(job.weights.values())
+    encode, decode = (
+        (device.half_flops if is_half else device.tf32_flops) * CONVOLUTION_SHARE
+        for is_half in (job.is_half_vae, is_half_vae)
+    )
     return {
-        "load": job.encoders / job.weight_bytes * job.disk_bytes / READ_BYTES_PER_S
-        if mode.placement == "staged"
-        else 0.0,
-        "encode": _seconds(job.encode, half, device, tuning) + _seconds(job.vae_encode, convolution, device, tuning),
+        "load": encoders * job.disk_bytes / READ_BYTES_PER_S if mode.placement == "staged" else 0.0,
+        "encode": _seconds(job.encode, half, device, tuning) + _seconds(job.vae_encode, encode, device, tuning),
         "denoise": job.passes * forward + moved,
-        "decode": decode,
+        "decode": _seconds(job.decode, decode, device, tuning) * (TILED_FLOPS if mode.tiled else 1.0),
         "write": WRITE_S_PER_MP * job.pixels * job.frames / 1e6,
     }
 
@@ -284,6 +310,22 @@ def _encoders_work(architecture: Architecture, *, prompts: int, wider: float) ->
         elementwise_bytes=(text.elementwise_bytes + image.elementwise_bytes) * wider,
         activation_bytes=max(text.activation_bytes, image.activation_bytes) * wider,
     )
+
+
+def _pictures_work(spec: EngineSpec, architecture: Architecture, request: GenerationRequest) -> Work:
+    """What the VAE encodes: the first picture, alone or before a video of empty frames, or each reference."""
+    pixels, vae = request.width * request.height, architecture.vae
+    still, video = vae.encode_work(pixels, 1), vae.encode_work(pixels, request.frames)
+    references = still.times(len(request.images))
+    match spec.family:
+        case "references":
+            return references
+        case "vace":
+            return references.then(video)
+        case "wan" if spec.diffusion is not None and not spec.diffusion.per_token_timesteps:
+            return video
+        case _:
+            return still
 
 
 def _wider(work: Work, factor: float) -> Work:

@@ -9,10 +9,10 @@ from i2v_pipeline.planning.costs import GIB, VIDEO_BYTES_PER_PIXEL, Cost, Job, b
 from i2v_pipeline.planning.devices import Device
 from i2v_pipeline.planning.learned import EMPTY, Book, History, kind_of
 from i2v_pipeline.planning.machine import Machine
-from i2v_pipeline.planning.modes import CPU, EXECUTABLE, LADDER, Mode
+from i2v_pipeline.planning.modes import Mode, mode_called, modes_for
 from i2v_pipeline.planning.tuning import attention_for, tuning_of
 from i2v_pipeline.specs import DiffusionSpec, EngineSpec
-from i2v_pipeline.types import Attention, GenerationRequest, Plan, StagePlan, Text
+from i2v_pipeline.types import Attention, GenerationRequest, MemoryKind, Plan, StageName, StagePlan, Text
 
 _STAGE_WORDS = {
     "load": Text("loading", "加载时"),
@@ -64,9 +64,14 @@ class _Ways:
     def attention(self) -> Attention:
         return attention_for(self.spec, self.request, self.device, self.machine.kernels)
 
-    def first_fitting(self, modes: tuple[Mode, ...]) -> Cost | None:
-        costs = (self.cost(mode) for mode in modes)
-        return next((cost for cost in costs if not _lacks(cost, self.machine)), None)
+    def chosen(self, modes: tuple[Mode, ...]) -> Cost:
+        """The first mode that fits; where none does, the one that needs least."""
+        tried: list[Cost] = []
+        for mode in modes:
+            tried.append(self.cost(mode))
+            if _fits(tried[-1], self.machine):
+                return tried[-1]
+        return min(tried, key=lambda cost: (cost.vram_gib, cost.ram_gib))
 
 
 def plan_diffusion(
@@ -77,13 +82,12 @@ def plan_diffusion(
     book: Book,
     to_fetch_bytes: int,
 ) -> Plan:
-    """Where nothing fits, the most frugal mode that the engines have, with alternatives that do fit."""
+    """Where nothing fits, the mode that needs least of the card, with alternatives that do fit."""
     on_cpu = request.device == "cpu" or machine.gpu is None
     disk_gib = (to_fetch_bytes + request.width * request.height * request.frames * VIDEO_BYTES_PER_PIXEL) / GIB
     verdict = _judge(spec, diffusion, request, machine, book, on_cpu=on_cpu)
     ways = verdict.ways
     lacks = (*verdict.lacks, *_disk_lack(disk_gib, machine))
-    possible = None if on_cpu or not verdict.lacks else ways.first_fitting(LADDER)
 
     def attempt(other: EngineSpec, wanted: GenerationRequest) -> Try:
         assert other.diffusion is not None
@@ -94,7 +98,7 @@ def plan_diffusion(
     return Plan(
         fits=not lacks,
         mode=cost.mode.id,
-        reason=_reason(verdict, lacks, possible, machine),
+        reason=_reason(verdict, lacks, machine),
         device=ways.device.title,
         peak_vram_gib=cost.vram_gib,
         peak_ram_gib=cost.ram_gib,
@@ -102,7 +106,6 @@ def plan_diffusion(
         bound_seconds=round(bound_seconds(ways.job, ways.device), 3),
         stages=cost.stages,
         alternatives=alternatives_to(spec, request, attempt) if verdict.lacks else (),
-        possible=None if possible is None else possible.mode.id,
         attention=ways.attention,
         learned_runs=len(ways.history(cost.mode).runs),
     )
@@ -112,7 +115,7 @@ def unlearned(
     spec: EngineSpec, diffusion: DiffusionSpec, request: GenerationRequest, machine: Machine, mode: Mode
 ) -> tuple[Cost, str]:
     """What `mode` is expected to take as far as counting alone goes, and the kind of run that it is."""
-    on_cpu = mode is CPU
+    on_cpu = mode in modes_for(request.precision, on_cpu=True)
     job, device = job_of(spec, diffusion, request, on_cpu=on_cpu), machine.device(on_cpu=on_cpu)
     ways = _Ways(spec=spec, request=request, job=job, device=device, machine=machine, book=EMPTY)
     return ways.cost(mode), ways.kind(mode)
@@ -129,9 +132,41 @@ def _judge(
 ) -> _Verdict:
     job, device = job_of(spec, diffusion, request, on_cpu=on_cpu), machine.device(on_cpu=on_cpu)
     ways = _Ways(spec=spec, request=request, job=job, device=device, machine=machine, book=book)
-    modes = (CPU,) if on_cpu else tuple(mode for mode in LADDER if mode.id in EXECUTABLE)
-    cost = ways.first_fitting(modes) or ways.cost(modes[-1])
+    cost = ways.chosen(modes_for(request.precision, on_cpu=on_cpu))
     return _Verdict(cost=cost, ways=ways, lacks=_lacks(cost, machine))
+
+
+def _fits(cost: Cost, machine: Machine) -> bool:
+    is_small = cost.vram_gib <= max(0.0, machine.free_vram_gib - machine.margin_gib)
+    return is_small and (machine.free_ram_gib is None or cost.ram_gib <= machine.free_ram_gib)
+
+
+def frugal_mode(
+    spec: EngineSpec, request: GenerationRequest, machine: Machine, mode_id: str, stage: StageName, memory: MemoryKind
+) -> str | None:
+    """The next mode after `mode_id` that needs less of `memory` in `stage`, in which that one ran out of it.
+
+    None where there is no such mode. One that the RAM of the machine does not carry is passed over.
+    """
+    assert spec.diffusion is not None
+    before = mode_called(mode_id)
+    on_cpu = before in modes_for(request.precision, on_cpu=True)
+    job, device = job_of(spec, spec.diffusion, request, on_cpu=on_cpu), machine.device(on_cpu=on_cpu)
+    modes = modes_for(request.precision, on_cpu=on_cpu)
+    fallen = cost_of(job, before, device)
+    for mode in modes[modes.index(before) + 1 :]:
+        cost = cost_of(job, mode, device)
+        too_much = machine.free_ram_gib is not None and not on_cpu and cost.ram_gib > machine.free_ram_gib
+        if not too_much and _needed(cost, stage, memory, on_cpu=on_cpu) < _needed(fallen, stage, memory, on_cpu=on_cpu):
+            return mode.id
+    return None
+
+
+def _needed(cost: Cost, stage: StageName, memory: MemoryKind, *, on_cpu: bool) -> float:
+    """GiB: of the card in that stage, which on a processor is its RAM; of the RAM in the whole run."""
+    if memory == "ram" and not on_cpu:
+        return cost.ram_gib
+    return next(_held(each) for each in cost.stages if each.name == stage)
 
 
 def _lacks(cost: Cost, machine: Machine) -> tuple[Text, ...]:
@@ -168,7 +203,7 @@ def _disk_lack(disk_gib: float, machine: Machine) -> tuple[Text, ...]:
     )
 
 
-def _reason(verdict: _Verdict, lacks: tuple[Text, ...], possible: Cost | None, machine: Machine) -> Text:
+def _reason(verdict: _Verdict, lacks: tuple[Text, ...], machine: Machine) -> Text:
     cost, device = verdict.cost, verdict.ways.device
     runs = len(verdict.ways.history(cost.mode).runs)
     if lacks:
@@ -176,12 +211,6 @@ def _reason(verdict: _Verdict, lacks: tuple[Text, ...], possible: Cost | None, m
             f"It does not fit: {'; '.join(lack.en for lack in lacks)}.",
             f"放不下：{'；'.join(lack.zh for lack in lacks)}。",
         )
-        if possible is not None:
-            reason = Text(
-                f"{reason.en} It would fit in {possible.vram_gib:.1f} GiB if {possible.mode.what.en}; "
-                "the studio cannot do that yet.",
-                f"{reason.zh}若{possible.mode.what.zh}，{possible.vram_gib:.1f} GiB 即可，但目前尚不支持。",
-            )
     elif device.is_cpu:
         reason = Text(
             f"There is no graphics card to use, so {cost.mode.what.en}: expect a long wait.",

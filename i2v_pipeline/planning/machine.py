@@ -35,6 +35,12 @@ class Card:
     vram_gib: float
     free_gib: float
 
+    def capped(self, cap_gib: float | None) -> Card:
+        """As if it were no larger than that."""
+        if cap_gib is None:
+            return self
+        return Card(name=self.name, vram_gib=min(self.vram_gib, cap_gib), free_gib=min(self.free_gib, cap_gib))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
@@ -57,8 +63,9 @@ class Machine:
 
 
 def this_machine(disk: Path) -> Machine:
-    """As it is now; `disk` is where models are kept. Raises `InputError` for a margin that is no number."""
-    card = find_card()
+    """As it is now; `disk` is where models are kept. Raises `InputError` for a margin or a cap that is no number."""
+    card, cap_gib = find_card(), cap_from_environment()
+    card = None if card is None else card.capped(cap_gib)
     while not disk.exists() and disk != disk.parent:
         disk = disk.parent
     return Machine(
@@ -79,17 +86,32 @@ def installed_kernels() -> frozenset[Attention]:
 
 def margin_from_environment() -> float:
     """STUDIO_VRAM_MARGIN in GiB: 6 uses at most 18 of 24. Raises `InputError` for what is no such number."""
-    text = os.environ.get("STUDIO_VRAM_MARGIN") or str(MARGIN_GIB)
+    margin = _gib_from_environment("STUDIO_VRAM_MARGIN")
+    return MARGIN_GIB if margin is None else margin
+
+
+def cap_from_environment() -> float | None:
+    """STUDIO_VRAM_CAP in GiB: of the card no more is used, as if it were so small. None where it is not set.
+
+    Raises `InputError` for what is no such number.
+    """
+    return _gib_from_environment("STUDIO_VRAM_CAP")
+
+
+def _gib_from_environment(name: str) -> float | None:
+    text = os.environ.get(name)
+    if not text:
+        return None
     try:
-        margin = float(text)
+        amount = float(text)
     except ValueError:
-        margin = math.nan
-    if not 0 <= margin < math.inf:
+        amount = math.nan
+    if not 0 <= amount < math.inf:
         raise InputError(
-            f"STUDIO_VRAM_MARGIN is {text!r}: a number of GiB from 0 on is needed. Change it, or leave it out.",
-            f"STUDIO_VRAM_MARGIN 的值为 {text!r}：应为不小于 0 的 GiB 数。请修改或删除它。",
+            f"{name} is {text!r}: a number of GiB from 0 on is needed. Change it, or leave it out.",
+            f"{name} 的值为 {text!r}：应为不小于 0 的 GiB 数。请修改或删除它。",
         )
-    return margin
+    return amount
 
 
 def find_card() -> Card | None:

@@ -14,6 +14,7 @@ from types import TracebackType
 import psutil
 
 from i2v_pipeline.types import Text
+from studio.allocation import allocator_settings
 from studio.jobs.database import DataError
 from studio.jobs.leases import BEAT_EVERY_S, STOPPED
 from studio.jobs.store import JobStore
@@ -124,7 +125,7 @@ class _Slot:
                     [sys.executable, "-m", "studio.jobs.worker", str(self._data)],
                     cwd=_ROOT,
                     stdin=subprocess.DEVNULL,
-                    env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                    env={**os.environ, **allocator_settings(os.environ), "PYTHONUNBUFFERED": "1"},
                 )
             except OSError as error:
                 log.error("No worker can be started now: %s", error)

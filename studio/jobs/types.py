@@ -48,7 +48,8 @@ class QueueFull(JobError):  # noqa: N818 - it names the state, as `queue.Full` d
 class JobProgress:
     """Where a running job stands; `previews` counts the previews written so far to `preview.jpg`.
 
-    `saved_step` is the step from which the job would go on if its worker died now; 0 where it would begin again.
+    `saved_step` is the step from which the job would go on if its worker died now; 0 where it would begin again. `note`
+    is what its owner should know of the run meanwhile.
     """
 
     stage: StageName
@@ -57,6 +58,7 @@ class JobProgress:
     seconds_left: float | None = None
     previews: int = 0
     saved_step: int = 0
+    note: Text | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

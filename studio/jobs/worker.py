@@ -87,6 +87,7 @@ class Reporter:
             seconds_left=progress.seconds_left,
             previews=self._previews,
             saved_step=progress.saved_step,
+            note=progress.note,
         )
         try:
             wish = self._store.wish_for(self._lease)

@@ -184,8 +184,8 @@ def with_what_the_form_lacks(wanted: GenerationRequest, before: GenerationReques
     return replace(
         wanted,
         images=(*wanted.images, *before.images[1:]),
-        loras=(*wanted.loras, *fine.foreign_loras(before, _preset_of(before))),
         subjects=before.subjects,
+        loras=(*wanted.loras, *fine.foreign_loras(before, _preset_of(before))),
         checkpoint=before.checkpoint,
         device=before.device,
         precision=before.precision,

@@ -49,8 +49,9 @@ def status_html(job: Job | None, now: float) -> str:
             badge += f" {warning_html()}"
     else:
         inside = both(job.message or KEPT)
-    again = f'<p class="quiet">{both(job.message)}</p>' if job.message and not job.over else ""
-    return f'<div class="status" data-of="{job.id}">{badge} {inside}{again}</div>'
+    again = [job.message if not job.over else None, _note_of(job)]
+    said = "".join(f'<p class="quiet">{both(words)}</p>' for words in again if words)
+    return f'<div class="status" data-of="{job.id}">{badge} {inside}{said}</div>'
 
 
 def gone_html() -> str:
@@ -163,6 +164,10 @@ def _running_html(job: Job, now: float) -> str:
         f'<div class="bar" role="progressbar" aria-label="progress" aria-valuemin="0" aria-valuemax="100"'
         f' aria-valuenow="{percent:.0f}"><span style="width:{percent:.1f}%"></span></div>'
     )
+
+
+def _note_of(job: Job) -> Text | None:
+    return job.progress.note if job.state == "running" and job.progress is not None else None
 
 
 def _preview_of(job: Job) -> str | None:

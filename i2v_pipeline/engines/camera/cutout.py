@@ -44,12 +44,15 @@ class Cutout:
     offset_px: tuple[int, int]
 
 
-def cut_out(pixels: U8Image, mask: F32, on_step: Callable[[], None]) -> Cutout | None:
+def cut_out(pixels: U8Image, mask: F32, on_step: Callable[[], None], *, has_fringe: bool = True) -> Cutout | None:
     """`mask` is float32 in 0 to 1 over the whole picture, at any resolution. None where it is too thin to cut along.
 
-    `on_step` is called between the steps and may raise, which ends the work.
+    With a fringe what hangs on the subject's edge goes with it: right where the same background lies behind it again,
+    and a dark line before any other. `on_step` is called between the steps and may raise, which ends the work.
     """
     alpha = _matte(pixels, mask)
+    if has_fringe:
+        alpha = _grown(alpha)
     on_step()
     if alpha.max() < LEAST_COVER:
         return None
@@ -83,8 +86,11 @@ def _matte(pixels: U8Image, mask: F32) -> F32:
     offset = cv2.resize(mean(target_mean - (slope * guide_mean).sum(axis=2)), (width, height))
     slope = cv2.resize(mean(slope), (width, height))
     alpha = (slope * (pixels.astype(np.float32) / 255)).sum(axis=2) + offset
-    alpha = np.clip((alpha - MATTE_HAZE) / (1 - 2 * MATTE_HAZE), 0, 1)
-    fringe_px = FRINGE * max(height, width)
+    return np.clip((alpha - MATTE_HAZE) / (1 - 2 * MATTE_HAZE), 0, 1)
+
+
+def _grown(alpha: F32) -> F32:
+    fringe_px = FRINGE * max(alpha.shape)
     return np.maximum(alpha, cv2.GaussianBlur(cv2.dilate(alpha, _disc(fringe_px)), (0, 0), 0.7 * fringe_px))
 
 
