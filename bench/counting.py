@@ -31,6 +31,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from bench.engines_gpu import CONFIGS, build_empty, fill, kinds_of  # noqa: E402
 from i2v_pipeline.engines import i2vgen_xl, wan  # noqa: E402
 from i2v_pipeline.engines.loading import DTYPES  # noqa: E402
+from i2v_pipeline.engines.two_timesteps import use_two_timesteps  # noqa: E402
 from i2v_pipeline.presets import load_presets  # noqa: E402
 
 META = torch.device("meta")
@@ -138,6 +139,8 @@ def component(engine_id: str, name: str) -> Any:  # noqa: ANN401
     in_fp32 = i2vgen_xl.IN_FP32 if spec.family == "i2vgen_xl" else wan.IN_FP32
     model = build_empty(kinds_of(spec)[name], CONFIGS[engine_id][name])
     fill(model, META, torch.float32 if name in in_fp32 else DTYPES[spec.diffusion.precision])
+    if name == "transformer" and spec.diffusion.per_token_timesteps:
+        use_two_timesteps(model)
     return model.to(META).eval()
 
 
@@ -175,7 +178,6 @@ def count_step(engine_id: str, width: int, height: int, frames: int, *, batch: i
 
 
 def _forward_wan(model: Any, latent: tuple[int, int, int], *, is_per_token: bool) -> None:  # noqa: ANN401
-    tokens = latent[0] * (latent[1] // 2) * (latent[2] // 2)
     if "vace_in_channels" in model.config:
         control = {"control_hidden_states": _made(1, model.config.vace_in_channels, *latent, dtype=model.dtype)}
     else:
@@ -183,7 +185,7 @@ def _forward_wan(model: Any, latent: tuple[int, int, int], *, is_per_token: bool
     image = None if model.config.image_dim is None else _made(1, CLIP_TOKENS, 1280, dtype=model.dtype)
     model(
         hidden_states=_made(1, model.config.in_channels, *latent, dtype=model.dtype),
-        timestep=_made(1, tokens) if is_per_token else _made(1),
+        timestep=_made(1, 2) if is_per_token else _made(1),
         encoder_hidden_states=_made(1, TEXT_TOKENS, 4096, dtype=model.dtype),
         encoder_hidden_states_image=image,
         return_dict=False,

@@ -1,8 +1,9 @@
-"""Measures every diffusion engine at full size with random weights on a CUDA card, beside what the plan predicts.
+"""Measures diffusion engines at full size with random weights on a CUDA card, beside what the plan predicts.
 
 Knows no real weights and asks nobody over the network: time and memory depend on shapes and types alone. The random
-weights are made on the card itself, so they need no room elsewhere; the time for that is told apart. Writes
-bench/results/engines_gpu.json after each engine. `--tiny` goes the same way with tiny models on the CPU.
+weights are made on the card itself, so they need no room elsewhere; the time for that is left out. One command, called
+again until no case is left: it writes bench/results/engines_gpu.json after each case, and goes on from there. `--tiny`
+goes the same way with tiny models on the CPU.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
@@ -33,23 +36,34 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 # Run as a file, this program finds the project only now.
 import tiny_models  # noqa: E402  # pyright: ignore[reportMissingImports]
 
-from bench.full_size_configs import CONFIGS, WAN_21  # noqa: E402
+from bench.engines_grid import (  # noqa: E402
+    PUBLISHED_STEP,
+    WAN_21,
+    Case,
+    cases,
+    compared,
+    past_of,
+    summary,
+)
+from bench.full_size_configs import CONFIGS  # noqa: E402
+from bench.full_size_configs import WAN_21 as WAN_21_CONFIG  # noqa: E402
 from i2v_pipeline.engines import i2vgen_xl, vace, wan  # noqa: E402
 from i2v_pipeline.engines.diffusion import DiffusionEngine  # noqa: E402
-from i2v_pipeline.planning.costs import cost_of, job_of, step_seconds  # noqa: E402
+from i2v_pipeline.planning import plan_run  # noqa: E402
+from i2v_pipeline.planning.costs import CUDA_CONTEXT_GIB, cost_of, job_of  # noqa: E402
 from i2v_pipeline.planning.devices import find_device  # noqa: E402
+from i2v_pipeline.planning.learned import History, Past  # noqa: E402
+from i2v_pipeline.planning.machine import Machine  # noqa: E402
 from i2v_pipeline.planning.modes import mode_called  # noqa: E402
 from i2v_pipeline.presets import load_presets  # noqa: E402
 from i2v_pipeline.specs import EngineSpec  # noqa: E402
-from i2v_pipeline.types import GenerationRequest, Progress  # noqa: E402
+from i2v_pipeline.types import GenerationRequest, Progress, StageName  # noqa: E402
 
 RESULT_PATH = ROOT / "bench" / "results" / "engines_gpu.json"
 GIB = 2**30
 VERSIONS_OF = ("torch", "diffusers", "transformers", "accelerate", "numpy")
 STANDARD_DEVIATION = 0.02
-MODE = mode_called("staged")
-STARTS = {("encode", 0): "encode", ("encode", 1): "load", ("denoise", 0): "denoise", ("decode", 0): "decode"}
-"""The progress with which a stage begins, and with which the one before it ends."""
+TOLD = ("seconds", "counted_error", "learned_error", "counted_peak_error", "ran_out", "is_as_planned")
 
 
 class RandomWeights:
@@ -104,38 +118,32 @@ def fill(model: torch.nn.Module, device: torch.device, dtype: torch.dtype) -> No
 
 
 class Watch:
-    """Listens to the progress of a run: seconds and peak memory of each stage, seconds of each step."""
+    """Listens to the progress of a run: seconds of each stage without the making of weights, seconds of each step."""
 
     def __init__(self, device: torch.device, filling: list[float]) -> None:
-        self.stages: dict[str, dict[str, float | None]] = {}
+        self.seconds: dict[StageName, float] = {}
         self._steps: list[float] = []
         self._device = device
         self._filling = filling
-        self._stage, self._started = "", 0.0
+        self._stage: StageName | None = None
+        self._started = 0.0
 
     def __call__(self, progress: Progress) -> None:
-        stage = STARTS.get((progress.stage, progress.step))
-        if stage is not None:
+        if progress.stage != self._stage:
             self.end()
-            self._stage, self._started = stage, time.perf_counter()
+            self._stage, self._started = progress.stage, time.perf_counter()
         if progress.stage == "denoise":
             synchronize(self._device)
             self._steps.append(time.perf_counter())
 
     def end(self) -> None:
-        """Closes the stage that runs."""
+        """Closes the stage that runs. A stage that is entered again goes on."""
         synchronize(self._device)
-        is_cuda = self._device.type == "cuda"
-        if self._stage:
-            filling = sum(self._filling, 0.0)
-            self.stages[self._stage] = {
-                "seconds": round(time.perf_counter() - self._started - filling, 4),
-                "seconds_making_weights": round(filling, 4),
-                "peak_vram_gib": round(torch.cuda.max_memory_allocated(self._device) / GIB, 3) if is_cuda else None,
-            }
+        if self._stage is not None:
+            taken = time.perf_counter() - self._started - sum(self._filling)
+            self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + max(taken, 0.0)
+        self._stage = None
         self._filling.clear()
-        if is_cuda:
-            torch.cuda.reset_peak_memory_stats(self._device)
 
     def seconds_per_step(self) -> list[float]:
         return [round(later - earlier, 4) for earlier, later in pairwise(self._steps)]
@@ -149,7 +157,7 @@ def synchronize(device: torch.device) -> None:
 def save_architecture(engine_id: str, folder: Path, *, is_tiny: bool) -> Path:
     """A checkpoint whose configs, tokenizer and scheduler are read; its weights are tiny ones that nobody reads."""
     # Both sizes of Wan 2.1 are one architecture.
-    tiny_models.save_checkpoint(tiny_models.WAN_21 if CONFIGS[engine_id] is WAN_21 else engine_id, folder)
+    tiny_models.save_checkpoint(tiny_models.WAN_21 if CONFIGS[engine_id] is WAN_21_CONFIG else engine_id, folder)
     if not is_tiny:
         for name, config in CONFIGS[engine_id].items():
             (folder / name / "config.json").write_text(json.dumps(config), encoding="utf-8")
@@ -159,66 +167,87 @@ def save_architecture(engine_id: str, folder: Path, *, is_tiny: bool) -> Path:
     return folder
 
 
-def request_of(spec: EngineSpec, checkpoint: Path, *, steps: int, is_tiny: bool) -> GenerationRequest:
-    """The standard preset in `steps` steps; tiny, its guidance alone."""
+def request_of(spec: EngineSpec, case: Case, checkpoint: Path, *, steps: int, is_tiny: bool) -> GenerationRequest:
+    """The case with the standard preset's guidance in `steps` steps."""
     preset = spec.presets["standard"]
-    width, height = spec.resolutions[preset.resolution]
-    size = {"resolution": preset.resolution, "width": width, "height": height, "frames": preset.frames}
-    changes: dict[str, Any] = {} if is_tiny else {**size, "fps": preset.fps, "device": "cuda"}
-    return tiny_models.request_for(spec.id, checkpoint, steps=steps, guidance=preset.guidance, **changes)
+    size = f"{case.width}x{case.height}"
+    shape = {"resolution": size, "width": case.width, "height": case.height, "frames": case.frames}
+    device = {} if is_tiny else {"device": "cuda", "fps": preset.fps}
+    return tiny_models.request_for(spec.id, checkpoint, steps=steps, guidance=preset.guidance, **shape, **device)
 
 
-def measure(spec: EngineSpec, folder: Path, *, steps: int, is_tiny: bool) -> dict[str, Any]:
-    """One run from the request to the last frame."""
-    request = request_of(spec, save_architecture(spec.id, folder, is_tiny=is_tiny), steps=steps, is_tiny=is_tiny)
+def run_case(spec: EngineSpec, request: GenerationRequest, mode: str) -> dict[str, Any]:
+    """One run from the request to the last frame: its seconds, by stage and step, and the engine's own facts."""
     device = torch.device(request.device)
     filling: list[float] = []
     watch = Watch(device, filling)
     engine = DiffusionEngine(spec)
-    # The engine keeps what it has loaded for one checkpoint; only where the weights come from is exchanged.
-    parts = engine._load(request, MODE).parts
-    parts._kinds = {name: RandomWeights(kind, device, filling) for name, kind in kinds_of(spec).items()}
-    chunks = engine.generate(request, tiny_models.picture_for(request), watch, mode=MODE.id)
-    frames = sum(len(chunk) for chunk in chunks)
-    watch.end()
-    precisions = engine.facts()["precisions"]
-    engine.close()
+    try:
+        # The engine keeps what it has loaded for one checkpoint; only where the weights come from is exchanged.
+        parts = engine._load(request, mode_called(mode)).parts
+        parts._kinds = {name: RandomWeights(kind, device, filling) for name, kind in kinds_of(spec).items()}
+        chunks = engine.generate(request, tiny_models.picture_for(request), watch, mode=mode)
+        frames = sum(len(chunk) for chunk in chunks)
+        watch.end()
+        facts = dict(engine.facts())
+    finally:
+        engine.close()
     per_step = watch.seconds_per_step()
-    peaks = [stage["peak_vram_gib"] for stage in watch.stages.values() if stage["peak_vram_gib"] is not None]
     return {
-        "request": {
-            "width": request.width, "height": request.height, "frames": request.frames, "steps": request.steps,
-            "guidance": request.guidance, "scheduler": request.scheduler,
-        },
-        "precisions": precisions,
         "frames_made": frames,
+        "seconds_by_stage": watch.seconds,
         "seconds_per_step": {"each": per_step, "median_after_first": median_after_first(per_step)},
-        "stages": watch.stages,
-        "peak_vram_gib": max(peaks, default=None),
-        "predicted": None if is_tiny else predicted(spec, request),
-    }  # fmt: skip
+        **{name: facts.get(name) for name in ("mode", "attention", "stage_peaks_gib", "reserved_vram_gib")},
+    }
+
+
+def measure(case: Case, history: History, *, steps: int, is_tiny: bool) -> tuple[dict[str, Any], Past | None]:
+    """The row of `case`, and what is to be remembered of it; nothing where memory ran out."""
+    spec = load_presets()[case.engine]
+    assert spec.diffusion is not None
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = save_architecture(case.engine, Path(folder) / case.engine, is_tiny=is_tiny)
+        request = request_of(spec, case, checkpoint, steps=steps, is_tiny=is_tiny)
+        device = find_device("cpu" if is_tiny else torch.cuda.get_device_name(0))
+        mode, fits = (case.mode, True) if case.mode is not None else _planned(spec, request, case.cap_gib or 0.0)
+        row = {"cap_gib": case.cap_gib, "planned_mode": mode, "planned_to_fit": fits}
+        try:
+            with capped(None if is_tiny else case.cap_gib):
+                taken = run_case(spec, request, mode)
+        except torch.OutOfMemoryError as error:
+            return {**row, "ran_out": str(error).partition("\n")[0], "is_as_planned": not fits}, None
+    cost = cost_of(job_of(spec, spec.diffusion, request, on_cpu=False), mode_called(mode), device)
+    seconds = {name: value for name, value in taken["seconds_by_stage"].items() if name != "load"}
+    past = past_of(cost, seconds, taken["reserved_vram_gib"])
+    return {**row, **taken, **compared(past, history), "is_as_planned": True}, past
+
+
+def _planned(spec: EngineSpec, request: GenerationRequest, cap_gib: float) -> tuple[str, bool]:
+    """The mode that a plan takes where the card has so much, and whether it says that it fits."""
+    card = find_device(torch.cuda.get_device_name(0) if torch.cuda.is_available() else "unknown")
+    machine = Machine(gpu=card, cores=8, free_vram_gib=cap_gib, free_ram_gib=None, free_disk_gib=None)
+    plan = plan_run(spec, replace(request, device="cuda", checkpoint=None), machine)
+    return plan.mode, plan.fits
+
+
+@contextmanager
+def capped(cap_gib: float | None) -> Iterator[None]:
+    """Within it PyTorch may take so much of the card, its context left out, as if the card were no larger."""
+    if cap_gib is None:
+        yield
+        return
+    total = torch.cuda.get_device_properties(0).total_memory / GIB
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction((cap_gib - CUDA_CONTEXT_GIB) / total)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
 
 
 def median_after_first(seconds: Sequence[float]) -> float | None:
     """The first step also chooses kernels; None where there is no other."""
     return round(statistics.median(seconds[1:]), 4) if len(seconds) > 1 else None
-
-
-def predicted(spec: EngineSpec, request: GenerationRequest) -> dict[str, Any]:
-    """GiB of each stage without, and of the whole run with, what the libraries and the allocator take; seconds.
-
-    The plan is for any run: while it encodes it counts what stays from a run before, which a first run has not.
-    """
-    assert spec.diffusion is not None
-    job, device = job_of(spec, spec.diffusion, request, on_cpu=False), find_device(torch.cuda.get_device_name(0))
-    cost = cost_of(job, MODE, device)
-    return {
-        "stages_vram_gib": {stage.name: round(stage.weights_gib + stage.activations_gib, 2) for stage in cost.stages},
-        "stages_seconds": {stage.name: stage.seconds for stage in cost.stages},
-        "seconds_per_guided_step": round(step_seconds(job, device), 3),
-        "peak_vram_gib": cost.vram_gib,
-        "card_is_known": device.is_known,
-    }
 
 
 def describe_device(*, is_tiny: bool) -> dict[str, Any]:
@@ -235,35 +264,60 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--engine", action="append", choices=tuple(CONFIGS), help="may be given again; default: all")
     parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=9.0, help="begin no case after so many; call again to go on")
+    parser.add_argument("--cases", type=int, default=sys.maxsize, help="end after so many")
     parser.add_argument("--tiny", action="store_true", help="tiny models on the CPU: whether this program works")
-    parser.add_argument("--out", type=Path, default=RESULT_PATH)
+    parser.add_argument("--out", type=Path, default=RESULT_PATH, help="what stands there is gone on with")
     arguments = parser.parse_args()
     if not arguments.tiny and not torch.cuda.is_available():
         print("PyTorch sees no CUDA device here; run this where there is one, or try it with --tiny.", file=sys.stderr)
         sys.exit(2)
     torch.manual_seed(0)
-    result: dict[str, Any] = {
+    result = go_on(arguments.out, is_tiny=arguments.tiny)
+    until = time.monotonic() + 60 * arguments.minutes
+    wanted = [case for case in cases(is_tiny=arguments.tiny, caps=True) if case.engine in (arguments.engine or CONFIGS)]
+    left = [case for case in wanted if case.id not in result["runs"]]
+    for case in tuple(left[: arguments.cases]):
+        if time.monotonic() > until:
+            break
+        left.remove(case)
+        # A kind of run is told by its engine and mode: everything else is the same here.
+        kind = f"{case.engine} {case.mode}"
+        history = History(runs=tuple(Past.model_validate(each) for each in result["learned"].get(kind, ())))
+        row, past = measure(case, history, steps=arguments.steps, is_tiny=arguments.tiny)
+        result["runs"][case.id] = row
+        if past is not None and case.cap_gib is None:
+            result["learned"].setdefault(kind, []).append(past.model_dump())
+        per_step = row.get("seconds_per_step", {}).get("median_after_first")
+        if case.engine == WAN_21:
+            result["published_step"] = {"ours": per_step, **PUBLISHED_STEP}
+        result["summary"] = {**summary(result["runs"]), "cases_left": len(left)}
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        print(case.id, json.dumps({name: row.get(name) for name in TOLD}), flush=True)
+    print(json.dumps(result.get("summary"), indent=2))
+
+
+def go_on(path: Path, *, is_tiny: bool) -> dict[str, Any]:
+    """What the file holds of runs on this very device with these versions; else an empty result."""
+    fresh: dict[str, Any] = {
         "what": "Random weights of tiny size on the CPU: only shows that the program works. Not measured on a GPU."
-        if arguments.tiny
-        else "Random weights of full size; standard preset but for the steps. One run each, nothing warmed up.",
-        "command": " ".join(["python", *sys.argv]),
-        "device": describe_device(is_tiny=arguments.tiny),
+        if is_tiny
+        else "Random weights of full size, a few steps. Each run loads anew, which is not counted.",
+        "device": describe_device(is_tiny=is_tiny),
         "versions": {
             "python": platform.python_version(),
             "cuda": torch.version.cuda,
             **{name: metadata.version(name) for name in VERSIONS_OF},
         },
-        "engines": {},
+        "runs": {},
+        "learned": {},
     }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    for engine_id in arguments.engine or CONFIGS:
-        with tempfile.TemporaryDirectory() as folder:
-            measured = measure(
-                load_presets()[engine_id], Path(folder) / engine_id, steps=arguments.steps, is_tiny=arguments.tiny
-            )
-        result["engines"][engine_id] = measured
-        arguments.out.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        print(json.dumps({engine_id: measured}, indent=2, ensure_ascii=False), flush=True)
+    if not path.exists():
+        return fresh
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    is_same = all(kept.get(name) == fresh[name] for name in ("what", "device", "versions"))
+    return kept if is_same and "runs" in kept else fresh
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from i2v_pipeline.errors import RequestError
 from i2v_pipeline.guidance import guidance_mistakes
 from i2v_pipeline.images import legal_frames, legal_sides
 from i2v_pipeline.specs import EngineSpec, Grid
+from i2v_pipeline.speed_checks import speed_mistakes
 from i2v_pipeline.types import Aftercare, CameraTag, Ending, GenerationRequest, Intensity, Speed, Text
 
 MAX_NAME = 80
@@ -41,6 +42,7 @@ def request_mistakes(spec: EngineSpec, request: GenerationRequest) -> list[Text]
         *_setting_mistakes(spec, request),
         *_aftercare_mistakes(request),
         *_continuation_mistakes(spec, request),
+        *speed_mistakes(spec, request),
         *_picture_mistakes(spec, request),
         *_word_mistakes(spec, request),
         *_text_mistakes(request),

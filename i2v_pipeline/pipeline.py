@@ -28,13 +28,16 @@ from i2v_pipeline.inspection.advise import advise
 from i2v_pipeline.inspection.judge import Inspection, asked_and_seen, inspect_frames, quality_of
 from i2v_pipeline.inspection.motion import summarise
 from i2v_pipeline.inspection.preflight import picture_findings, request_findings, without_repeats
-from i2v_pipeline.planning import plan_run
-from i2v_pipeline.planning.machine import this_machine
+from i2v_pipeline.planning import learn, plan_run
+from i2v_pipeline.planning.costs import CUDA_CONTEXT_GIB, DENOISERS
+from i2v_pipeline.planning.learned import EMPTY, Amounts, read_book
+from i2v_pipeline.planning.machine import Machine, this_machine
 from i2v_pipeline.presets import find_engine
 from i2v_pipeline.report import Measured, OutputFacts, Run, build_report
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.subjects import open_references
 from i2v_pipeline.types import (
+    Aftercare,
     Engine,
     Finding,
     GenerationRequest,
@@ -55,6 +58,7 @@ class Outputs:
     """Where the results go. `shown_path` is what the report calls the video; nobody else's paths belong in it.
 
     In the file `state` an engine keeps what a later run can go on from; None keeps nothing. It stays when the run ends.
+    From the file `learned` the plan knows what past runs took, and this run is added to it; None does neither.
     """
 
     video: Path
@@ -63,6 +67,7 @@ class Outputs:
     first_frame: Path | None = None
     poster: Path | None = None
     state: Path | None = None
+    learned: Path | None = None
 
 
 class EngineCache:
@@ -108,7 +113,8 @@ def run(
         *training_findings(spec, request),
     )
     folder = outputs.video.parent
-    plan = plan_run(spec, request, this_machine(folder))
+    machine, book = this_machine(folder), EMPTY if outputs.learned is None else read_book(outputs.learned)
+    plan = plan_run(spec, request, machine, book=book)
 
     # 2. Generate and write, frame by frame; in a mode that needs less where memory runs out
     engine, length = engines.get(spec), length_of(request)
@@ -174,6 +180,8 @@ def run(
     if outputs.poster:
         write_poster(outputs.poster, written.first_frame)
     write_json(outputs.report, report)
+    if outputs.learned is not None and engine_facts.get("mode", plan.mode) == plan.mode:
+        _learn(outputs.learned, facts, machine)
     return report
 
 
@@ -190,6 +198,21 @@ def _inspect(
     size = {"width": inspection.width, "height": inspection.height}
     pairs = inspection.pairs[joining.first_new :]
     return replace(inspection, asked=asked_and_seen(asked, summarise(pairs, fps=fps, **size), pairs, **size))
+
+
+def _learn(path: Path, run: Run, machine: Machine) -> None:
+    """Notes what the run took, unless only a part of it was done here or it went on another device than planned.
+
+    What is done to finished frames is counted apart from the engine, so a run with it teaches nothing.
+    """
+    if run.request.aftercare != Aftercare() or run.request.continues is not None:
+        return
+    measured, is_on_gpu = run.measured, run.plan.peak_vram_gib > 0
+    if measured.resumed_at_step is not None or is_on_gpu != (measured.reserved_vram_gib is not None):
+        return
+    vram = None if measured.reserved_vram_gib is None else measured.reserved_vram_gib + CUDA_CONTEXT_GIB
+    taken = Amounts(seconds=dict(measured.stage_seconds), vram_gib=vram, ram_gib=measured.peak_ram_gib)
+    learn(path, run.spec, run.request, machine, run.plan, taken, is_first=measured.is_first)
 
 
 def _finish(unfinished: Path, outputs: Outputs, facts: Run, picture: tuple[str, bytes] | None) -> dict[str, Any]:
@@ -244,11 +267,12 @@ class _Clock:
         self._started = self._switched = time.monotonic()
         self._stage: StageName = "load"
         self._seconds: dict[StageName, float] = defaultdict(float)
-        self._peak_bytes = self._before_bytes = self._process.memory_info().rss
+        self._before_bytes = self._process.memory_info().rss
+        self._peak_bytes: dict[StageName, int] = defaultdict(int)
 
     def __call__(self, progress: Progress) -> None:
         self._switch(progress.stage)
-        self._peak_bytes = max(self._peak_bytes, self._process.memory_info().rss)
+        self._peak_bytes[self._stage] = max(self._peak_bytes[self._stage], self._process.memory_info().rss)
         self._on_progress(progress)
 
     def watch(self, chunks: Iterator[U8Frames]) -> Iterator[U8Frames]:
@@ -265,10 +289,14 @@ class _Clock:
         return Measured(
             stage_seconds=dict(self._seconds),
             wall_seconds=time.monotonic() - self._started,
-            peak_ram_gib=self._peak_bytes / GIB,
+            is_first=not DENOISERS.isdisjoint(engine_facts.get("loaded", ())),
+            stage_ram_gib={name: peak / GIB for name, peak in self._peak_bytes.items()},
+            stage_vram_gib=engine_facts.pop("stage_peaks_gib", {}),
+            peak_ram_gib=max(self._before_bytes, *self._peak_bytes.values()) / GIB,
             ram_before_gib=self._before_bytes / GIB,
             ram_after_gib=self._process.memory_info().rss / GIB,
             peak_vram_gib=engine_facts.pop("peak_vram_gib", None),
+            reserved_vram_gib=engine_facts.pop("reserved_vram_gib", None),
             vram_before_gib=engine_facts.pop("vram_before_gib", None),
             vram_after_gib=engine_facts.pop("vram_after_gib", None),
             attempts=attempts,

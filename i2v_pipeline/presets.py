@@ -22,7 +22,7 @@ from i2v_pipeline.specs import (
     PromptStyle,
     ReferenceSpec,
 )
-from i2v_pipeline.types import Expert, Intensity, LoraRef, Precision, PresetName, SchedulerName, Text
+from i2v_pipeline.types import Expert, FeatureCache, Intensity, LoraRef, Precision, PresetName, SchedulerName, Text
 
 PRESETS_PATH = Path(__file__).resolve().parent.parent / "presets.yaml"
 REQUIRED_PRESETS: tuple[PresetName, ...] = ("preview", "standard", "high_motion", "creative")
@@ -92,6 +92,9 @@ class _Capabilities(_Strict):
     moves_subject: bool
     last_image: bool = False
     loras: bool = False
+    attention: bool = False
+    caches: list[FeatureCache] = []
+    compiled: bool = False
     references: Annotated[int, Field(ge=0)] = 0
 
 
@@ -243,7 +246,7 @@ def _spec(engine_id: str, engine: _Engine) -> EngineSpec:
             token_limit=engine.prompt_style.token_limit,
             languages=tuple(engine.prompt_style.languages),
         ),
-        takes=_plain(Capabilities, engine.takes),
+        takes=replace(_plain(Capabilities, engine.takes), caches=tuple(engine.takes.caches)),
         sources=engine.sources,
         diffusion=None if engine.diffusion is None else _diffusion(engine.diffusion),
     )

@@ -145,6 +145,9 @@ def request_from_report(
         precision=settings.precision,
         aftercare=Aftercare(**settings.aftercare.model_dump()),
         continues=None if continued_video is None else _continuation(known, continued_video),
+        attention=settings.attention,
+        cache=settings.cache,
+        compiled=settings.compiled,
     )
     check_request(find_engine(request.engine), request)
     return request

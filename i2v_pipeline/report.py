@@ -10,7 +10,7 @@ import os
 import platform
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 from i2v_pipeline.aftercare.length import length_of
 from i2v_pipeline.guidance import guidance_as_json
 from i2v_pipeline.specs import EngineSpec
-from i2v_pipeline.types import Finding, GenerationRequest, Plan, Prepared, StageName
+from i2v_pipeline.types import Finding, GenerationRequest, Plan, Prepared, StageName, StagePlan
 
 SCHEMA = 1
 _VERSIONS_OF = (
@@ -32,10 +32,12 @@ _VERSIONS_OF = (
 class Measured:
     """What the run took. Seconds by stage as the clock saw them; RAM is this process's, sampled between steps.
 
-    `resumed_at_step` is where it went on from what an earlier run had saved, None for a run from the start; `runs`
-    counts the runs that took part. Seconds and memory are those of the last one alone. `attempts` are the modes that
-    were tried, each with the stage in which its memory ran out; the last one's is None. Before and after the run counts
-    what this process holds, with what it keeps for the next one; on the card, what its tensors hold.
+    `stage_ram_gib` and, with a GPU, `stage_vram_gib` are the peaks by stage; `reserved_vram_gib` counts the allocator's
+    fragments too. `is_first` where the model had to be loaded. `resumed_at_step` is where it went on from what an
+    earlier run had saved, None for a run from the start; `runs` counts the runs that took part. Seconds and memory are
+    those of the last one alone. `attempts` are the modes that were tried, each with the stage in which its memory ran
+    out; the last one's is None. Before and after the run counts what this process holds, with what it keeps for the
+    next one; on the card, what its tensors hold.
     """
 
     stage_seconds: Mapping[StageName, float]
@@ -44,7 +46,11 @@ class Measured:
     ram_before_gib: float
     ram_after_gib: float
     attempts: list[dict[str, Any]]
+    is_first: bool = False
+    stage_ram_gib: Mapping[StageName, float] = field(default_factory=dict)
+    stage_vram_gib: Mapping[StageName, float] = field(default_factory=dict)
     peak_vram_gib: float | None = None
+    reserved_vram_gib: float | None = None
     vram_before_gib: float | None = None
     vram_after_gib: float | None = None
     resumed_at_step: int | None = None
@@ -109,24 +115,50 @@ def build_report(run: Run, video_bytes: int) -> dict[str, Any]:
         "image": image_of(run.prepared),
         "references": references_of(request, run.prepared),
         "plan": plan_of(run.plan),
-        "measured": {
-            "stages": {name: round(seconds, 3) for name, seconds in run.measured.stage_seconds.items()},
-            "wall_seconds": round(run.measured.wall_seconds, 3),
-            "peak_ram_gib": round(run.measured.peak_ram_gib, 3),
-            "ram_before_gib": round(run.measured.ram_before_gib, 3),
-            "ram_after_gib": round(run.measured.ram_after_gib, 3),
-            "peak_vram_gib": run.measured.peak_vram_gib,
-            "vram_before_gib": run.measured.vram_before_gib,
-            "vram_after_gib": run.measured.vram_after_gib,
-            "attempts": run.measured.attempts,
-            "resumed_at_step": run.measured.resumed_at_step,
-            "runs": run.measured.runs,
-        },
+        "measured": measured_of(run.measured, run.plan),
         "findings": [finding_of(finding) for finding in run.findings],
         "quality": dict(run.quality),
         "continuation": run.continuation and dict(run.continuation),
         "environment": environment(run.engine_facts.get("runtime", {})),
         "output": {**asdict(run.output), "seconds": run.output.frames / run.output.fps, "bytes": video_bytes},
+    }
+
+
+def measured_of(measured: Measured, plan: Plan) -> dict[str, Any]:
+    """What the run took, and in `compared` stage by stage beside the plan: its first run's seconds or a later one's.
+
+    The plan's GiB of a stage are its weights and activations, without what the libraries and the allocator take.
+    """
+    told: dict[StageName, StagePlan] = {stage.name: stage for stage in plan.stages}
+    predicted = {name: stage.seconds if measured.is_first else stage.later_seconds for name, stage in told.items()}
+    names: dict[StageName, None] = dict.fromkeys((*told, *measured.stage_seconds))
+    return {
+        "stages": {name: round(seconds, 3) for name, seconds in measured.stage_seconds.items()},
+        "wall_seconds": round(measured.wall_seconds, 3),
+        "predicted_seconds": round(sum(predicted.values()), 3),
+        "first_run": measured.is_first,
+        "peak_ram_gib": round(measured.peak_ram_gib, 3),
+        "ram_before_gib": round(measured.ram_before_gib, 3),
+        "ram_after_gib": round(measured.ram_after_gib, 3),
+        "peak_vram_gib": measured.peak_vram_gib,
+        "reserved_vram_gib": measured.reserved_vram_gib,
+        "vram_before_gib": measured.vram_before_gib,
+        "vram_after_gib": measured.vram_after_gib,
+        "attempts": measured.attempts,
+        "resumed_at_step": measured.resumed_at_step,
+        "runs": measured.runs,
+        "compared": {
+            name: {
+                "predicted_seconds": predicted.get(name),
+                "seconds": round(measured.stage_seconds.get(name, 0.0), 3),
+                "predicted_gib": round(told[name].weights_gib + told[name].activations_gib, 3)
+                if name in told
+                else None,
+                "vram_gib": measured.stage_vram_gib.get(name),
+                "ram_gib": round(measured.stage_ram_gib[name], 3) if name in measured.stage_ram_gib else None,
+            }
+            for name in names
+        },
     }
 
 
@@ -144,6 +176,9 @@ def parameters_of(request: GenerationRequest) -> dict[str, Any]:
         "checkpoint": None if request.checkpoint is None else request.checkpoint.name,
         "device": request.device,
         "precision": request.precision,
+        "attention": request.attention,
+        "cache": request.cache,
+        "compiled": request.compiled,
         "aftercare": asdict(request.aftercare),
         "seconds": length_of(request).seconds,
         "negative_prompt": request.negative_prompt,
@@ -203,6 +238,9 @@ def plan_of(plan: Plan) -> dict[str, Any]:
         "peak_ram_gib": plan.peak_ram_gib,
         "disk_gib": plan.disk_gib,
         "seconds": round(plan.seconds, 3),
+        "later_seconds": round(plan.later_seconds, 3),
+        "learned_runs": plan.learned_runs,
+        "attention": plan.attention,
         "bound_seconds": plan.bound_seconds,
         "stages": [asdict(stage) for stage in plan.stages],
         "alternatives": [asdict(alternative) for alternative in plan.alternatives],

@@ -12,10 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from i2v_pipeline.images import MAX_BYTES
 from i2v_pipeline.mp4 import MAX_PICTURES
 from i2v_pipeline.types import (
+    Attention,
     CameraTag,
     Device,
     Ending,
     Expert,
+    FeatureCache,
     Fit,
     Intensity,
     Precision,
@@ -90,6 +92,9 @@ class _Parameters(_Part):
     aftercare: _Aftercare = _Aftercare()
     device: Device | Literal["auto"] = "auto"
     precision: Precision | Literal["auto"] = "auto"
+    attention: Attention = "auto"
+    cache: FeatureCache = "off"
+    compiled: bool = False
 
 
 class KnownAddition(_Part):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from i2v_pipeline.types import Fit, Intensity, LoraRef, Precision, PresetName, SchedulerName, Text
+from i2v_pipeline.types import FeatureCache, Fit, Intensity, LoraRef, Precision, PresetName, SchedulerName, Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +63,8 @@ class Preset:
 class Capabilities:
     """What an engine takes. The page hides and `check_request` refuses what it does not.
 
+    `attention`: whether another kernel than PyTorch's own can compute it. `caches` are the feature caches beside none.
+    `compiled`: whether its denoiser is made of equal blocks, of which one is compiled for all.
     `references` is the most pictures of subjects that it takes; 0 marks an engine that takes a first picture instead.
     """
 
@@ -72,6 +74,9 @@ class Capabilities:
     moves_subject: bool
     last_image: bool = False
     loras: bool = False
+    attention: bool = False
+    caches: tuple[FeatureCache, ...] = ()
+    compiled: bool = False
     references: int = 0
 
     @property

@@ -37,6 +37,10 @@ Precision = Literal["fp32", "fp16", "bf16", "fp8"]
 Device = Literal["cpu", "cuda"]
 Ending = Literal["plain", "loop", "boomerang"]
 """How a video ends: as the engine made it, running into its own start, or back the way that it came."""
+Attention = Literal["auto", "sdpa", "flash", "flash3", "sage"]
+"""How attention is computed: by PyTorch itself, FlashAttention 2 or 3, or SageAttention, which rounds to 8 bits."""
+FeatureCache = Literal["off", "first_block", "mag"]
+"""What may stand in for most of a denoiser's layers in steps that hardly differ from the one before."""
 StageName = Literal["load", "encode", "denoise", "decode", "write"]
 MemoryKind = Literal["vram", "ram"]
 
@@ -181,8 +185,9 @@ class GenerationRequest:
     `images` are read once, when the run begins: the picture that the video begins with, or for an engine that takes
     references these in their order, with a `Subject` for each in `subjects`. `steps`, `guidance`, `scheduler` and
     `flow_shift` are None for an engine that has none. `checkpoint` is a local diffusers folder used in place of the
-    engine's repository. `device` and `precision` may be `auto`, since only the machine that runs the job knows its
-    devices; the report has what was used.
+    engine's repository. `device`, `precision` and `attention` may be `auto`, since only the machine that runs the job
+    knows its devices; the report has what was used. `compiled` has the denoiser's blocks compiled before the first
+    step.
     """
 
     engine: str
@@ -210,6 +215,9 @@ class GenerationRequest:
     checkpoint: Path | None = None
     device: Device | Literal["auto"] = "auto"
     precision: Precision | Literal["auto"] = "auto"
+    attention: Attention = "auto"
+    cache: FeatureCache = "off"
+    compiled: bool = False
     aftercare: Aftercare = Aftercare()
     continues: Continuation | None = None
 
@@ -245,12 +253,16 @@ class Prepared:
 
 @dataclass(frozen=True, kw_only=True)
 class StagePlan:
-    """One stage of a run as predicted: weights in memory, what stays from a run before included, and activations."""
+    """One stage of a run as predicted: weights in memory, what stays from a run before included, and activations.
+
+    `seconds` are those of a run that has to load the model, `later_seconds` those of one that finds it loaded.
+    """
 
     name: StageName
     weights_gib: float
     activations_gib: float
     seconds: float
+    later_seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,7 +286,8 @@ class Plan:
 
     `device` is what the seconds are for. `bound_seconds` is what that device would need if it did nothing but the
     run's operations at its highest rate. `disk_gib` is what is still to fetch, and the video. Where `fits` is false,
-    `alternatives` do fit, those that cost the picture least first.
+    `alternatives` do fit, those that cost the picture least first. `attention` is the kernel that the seconds are for.
+    `learned_runs` is how many past runs on this machine have corrected the seconds and the peaks.
     """
 
     fits: bool
@@ -287,11 +300,18 @@ class Plan:
     bound_seconds: float
     stages: tuple[StagePlan, ...]
     alternatives: tuple[Alternative, ...] = ()
+    attention: str | None = None
+    learned_runs: int = 0
 
     @property
     def seconds(self) -> float:
         """Seconds of the whole run, the load included."""
         return sum(stage.seconds for stage in self.stages)
+
+    @property
+    def later_seconds(self) -> float:
+        """Seconds of the next run, which finds the model loaded."""
+        return sum(stage.later_seconds for stage in self.stages)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -344,9 +364,10 @@ class Engine(Protocol):
     def facts(self) -> Mapping[str, Any]:
         """What the last run really used, for the report's `engine` section; JSON values only.
 
-        `peak_vram_gib`, `vram_before_gib` and `vram_after_gib` are there where the run had a GPU, `resumed_at_step`
-        and `runs` where it went on from a saved state; they go to the report's `measured`. `runtime`, where the
-        arithmetic was done, goes to its `environment`; `tokens`, of the prompt, also to its `prompt`.
+        `peak_vram_gib`, `reserved_vram_gib`, `stage_peaks_gib`, `vram_before_gib` and `vram_after_gib` are there where
+        the run had a GPU, `resumed_at_step` and `runs` where it went on from a saved state; they go to the report's
+        `measured`. `loaded` names the parts that were loaded for it, `mode` how it was carried out. `runtime`, where
+        the arithmetic was done, goes to its `environment`; `tokens`, of the prompt, also to its `prompt`.
         """
         ...
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import secrets
 import sys
 import time
@@ -19,15 +18,16 @@ from typing import Any, get_args
 
 from i2v_pipeline.errors import Cancelled, InputError, RequestError, StudioError
 from i2v_pipeline.planning.devices import known_devices
+from i2v_pipeline.planning.learned import EMPTY
 from i2v_pipeline.presets import find_engine, load_presets
 from i2v_pipeline.specs import EngineSpec
-from i2v_pipeline.types import Aftercare, Motion, PresetName, Text
+from i2v_pipeline.types import Aftercare, Attention, FeatureCache, Motion, PresetName, Text
 from studio.compare_command import add_compare
-from studio.doctor import diagnose
+from studio.doctor import diagnose, run_line
 from studio.file_commands import add_check, add_continue, add_convert, add_inspect, add_rerun, add_strip, check_out
 from studio.given_pictures import Given, add_pictures, engine_for, given_by, references_in_plan
 from studio.models import best_engine, needs_of, state_of
-from studio.plans import Hypothesis, duration, machine_like, machine_now, plan_choice, told
+from studio.plans import Hypothesis, default_data, learned_in, machine_like, machine_now, plan_choice, told
 from studio.printing import pick, print_json
 from studio.recipe import SEED_LIMIT, Choice, compose, motion_of, origin_of, parse_lora, style_of
 
@@ -124,12 +124,24 @@ def _add_request_options(generate: argparse.ArgumentParser) -> None:
     generate.add_argument("--checkpoint", type=Path, metavar="DIR", help="a local diffusers folder")
     generate.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     generate.add_argument("--precision", default="auto", choices=("auto", "fp32", "fp16", "bf16", "fp8"))
+    _add_speed(generate)
     generate.add_argument("--last-image", type=Path, metavar="IMAGE", help="the picture that the video ends with")
     generate.add_argument("--double-rate", action="store_true", help="put a frame between any two: twice the fps")
     ending = generate.add_mutually_exclusive_group()
     for name, what in (("loop", "the end dissolves into the start"), ("boomerang", "back the way that it came")):
         ending.add_argument(f"--{name}", dest="ending", action="store_const", const=name, default="plain", help=what)
     generate.add_argument("--no-source", action="store_true", help="leave the source picture out of the MP4")
+
+
+def _add_speed(command: argparse.ArgumentParser) -> None:
+    """What makes a run faster. Off, or chosen without loss, unless it is named."""
+    command.add_argument(
+        "--attention", default="auto", choices=get_args(Attention), help="sage is fast and rounds to 8 bits"
+    )
+    command.add_argument(
+        "--cache", default="off", choices=get_args(FeatureCache), help="faster, with less fine motion and detail"
+    )
+    command.add_argument("--compile", action="store_true", help="pays when several videos of one size are made")
 
 
 def _add_refine(commands: Any) -> None:  # noqa: ANN401
@@ -154,6 +166,7 @@ def _add_plan(commands: Any) -> None:  # noqa: ANN401
     plan.add_argument("--resolution", metavar="256p|480p|512p|720p|768p|1024p|WxH")
     plan.add_argument("--frames", type=int)
     plan.add_argument("--steps", type=int)
+    _add_speed(plan)
     plan.add_argument("--references", type=int, metavar="N", help="reference pictures, for engines that take them")
     plan.add_argument("--gpu", metavar="NAME", help=f"another card: {', '.join(known_devices())}, or cpu")
     plan.add_argument("--vram", type=float, metavar="GIB", help="graphics memory that is free")
@@ -177,11 +190,6 @@ def _add_doctor(commands: Any) -> None:  # noqa: ANN401
     doctor.add_argument("--no-connect", action="store_true", help="do not ask the LLM that is set up for a word")
     doctor.add_argument("--json", action="store_true")
     doctor.set_defaults(run=_doctor)
-
-
-def default_data() -> Path:
-    """The folder of jobs and videos: STUDIO_DATA, or `data` beside app.py."""
-    return Path(os.environ.get("STUDIO_DATA") or Path(__file__).resolve().parent.parent / "data")
 
 
 def _serve(arguments: argparse.Namespace) -> None:
@@ -239,7 +247,7 @@ def _generate(arguments: argparse.Namespace) -> None:
 
     # 3. Make it
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    outputs = outputs_at(arguments.out or Path("outputs") / f"{stamp}-{spec.id}-{request.seed}.mp4")
+    outputs = outputs_at(arguments.out or Path("outputs") / f"{stamp}-{spec.id}-{request.seed}.mp4", default_data())
     with running() as (engines, bar):
         report = run(request, engines, outputs, bar, job_id=f"{stamp}-{request.seed}")
 
@@ -285,6 +293,7 @@ def _choice_of(arguments: argparse.Namespace, given: Given) -> Choice:
         device=arguments.device,
         precision=arguments.precision,
         aftercare=Aftercare(double_rate=arguments.double_rate, ending=arguments.ending),
+        **_speed_of(arguments),
     )
 
 
@@ -339,14 +348,22 @@ def _plan(arguments: argparse.Namespace) -> None:
         resolution=arguments.resolution,
         frames=arguments.frames,
         steps=arguments.steps,
+        **_speed_of(arguments),
         further_images=(Path("reference"),) * (count - 1),
     )
-    answer = plan_choice(spec, choice, machine)
+    # What was learned here says nothing about another card.
+    book = EMPTY if arguments.gpu is not None else learned_in(default_data())
+    answer = plan_choice(spec, choice, machine, book)
     if arguments.json:
         print_json(answer)
         return
     for line in told(answer):
         print(pick(line))
+
+
+def _speed_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The fields of `Choice` for what makes a run faster."""
+    return {"attention": arguments.attention, "cache": arguments.cache, "compiled": arguments.compile}
 
 
 def _engine_called(engine_id: str) -> EngineSpec:
@@ -388,7 +405,7 @@ def _models_download(arguments: argparse.Namespace) -> None:
 def _doctor(arguments: argparse.Namespace) -> None:
     # The sentence below says what each request would.
     logging.getLogger("httpx2").setLevel(logging.WARNING)
-    diagnosis = diagnose(connect=not arguments.no_connect)
+    diagnosis = diagnose(connect=not arguments.no_connect, book=learned_in(default_data()))
     if arguments.json:
         print_json(diagnosis)
         return
@@ -397,9 +414,10 @@ def _doctor(arguments: argparse.Namespace) -> None:
     for part in diagnosis["missing"]:
         print(f"missing  {part['name']}: {part['detail']}")
     for run in diagnosis["engines"]:
-        fits = "fits" if run["fits"] else "does not fit"
-        fetch = f"; {run['download_gb']:.0f} GB to download first" if run["download_gb"] else ""
-        print(f"runs     {run['id']}: {run['clip']}: {fits}, about {duration(run['seconds']).en}{fetch}")
+        print(f"runs     {pick(run_line(run))}")
+        print(f"         {pick(Text(run['reason'], run['reason_zh']))}")
+    for faster in dict.fromkeys(Text(*each.values()) for run in diagnosis["engines"] for each in run["faster"]):
+        print(f"faster   {pick(faster)}")
     device, refiner = diagnosis["device"], diagnosis["refiner"]
     print(f"device   {device['name']}, {device['cores']} cores, {device['ram_gib']} GiB RAM")
     print(f"refiner  {refiner['provider'] or 'offline rules'} {refiner['model'] or ''}".rstrip())

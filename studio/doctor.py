@@ -7,38 +7,58 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from i2v_pipeline.hub import GB, cache_folder, is_here
+from i2v_pipeline.planning.learned import EMPTY, Book
 from i2v_pipeline.planning.machine import Card, Machine, find_card, this_machine
+from i2v_pipeline.planning.tuning import faster_here
 from i2v_pipeline.presets import load_presets
 from i2v_pipeline.specs import EngineSpec
+from i2v_pipeline.types import Text
 from prompt_refiner import check_connection, load_settings
 from studio.models import standard_plan, state_of
+from studio.plans import takes
 
 GIB = 2**30
 MIN_PYTHON = (3, 10)
 CONNECTION_WAIT_S = 10.0
 
 
-def diagnose(*, connect: bool = True) -> dict[str, Any]:
+def diagnose(*, connect: bool = True, book: Book = EMPTY) -> dict[str, Any]:
     """`ready` and `missing` are lists of {name, detail}; `device` and `refiner` say what would be used.
 
-    `engines` has for each one how a standard clip would run here: whether it fits, the mode and why, seconds, download.
-    `connect`: the LLM that is set up, if any, is asked for a word, which may take CONNECTION_WAIT_S.
+    `engines` has for each one how a standard clip would run here: whether it fits, the mode and why, the seconds of the
+    first run and of later ones as counted or as `book` has learned them, what to download, and what would make it
+    faster on this card. `connect`: the LLM that is set up, if any, is asked for a word, which may take
+    CONNECTION_WAIT_S.
     """
     machine = this_machine(cache_folder())
     checks = [_python(), _ffmpeg(), *_engines(), _disk()]
     return {
         "ready": [{"name": name, "detail": detail} for name, is_ready, detail in checks if is_ready],
         "missing": [{"name": name, "detail": detail} for name, is_ready, detail in checks if not is_ready],
-        "engines": [_run_of(spec, machine) for spec in load_presets().values()],
+        "engines": [_run_of(spec, machine, book) for spec in load_presets().values()],
         "device": _device(find_card(), machine),
         "refiner": _refiner(connect=connect),
     }
+
+
+def run_line(run: Mapping[str, Any]) -> Text:
+    """One of `engines` as a line: the clip, whether it fits, how long it takes, what to download."""
+    seconds = takes(run["seconds"], run["later_seconds"])
+    fits = Text("fits", "可行") if run["fits"] else Text("does not fit", "放不下")
+    fetch = Text("", "")
+    if run["download_gb"]:
+        fetch = Text(f"; {run['download_gb']:.0f} GB to download first", f"；需先下载 {run['download_gb']:.0f} GB")
+    return Text(
+        f"{run['id']}: {run['clip']}: {fits.en}, about {seconds.en}{fetch.en}",
+        f"{run['id']}：{run['clip_zh']}：{fits.zh}，约 {seconds.zh}{fetch.zh}",
+    )
 
 
 def _refiner(*, connect: bool) -> dict[str, Any]:
@@ -85,8 +105,8 @@ def _engine(spec: EngineSpec) -> tuple[str, bool, str]:
     return f"engine {spec.id}", is_ready, state_of(spec).en
 
 
-def _run_of(spec: EngineSpec, machine: Machine) -> dict[str, Any]:
-    plan, preset = standard_plan(spec, machine), spec.presets["standard"]
+def _run_of(spec: EngineSpec, machine: Machine, book: Book) -> dict[str, Any]:
+    plan, preset = standard_plan(spec, machine, book), spec.presets["standard"]
     # What has to be converted is got by hand; the line of what is missing says how.
     needs_download = spec.diffusion is not None and not spec.diffusion.is_converted and not is_here(spec)
     return {
@@ -94,11 +114,21 @@ def _run_of(spec: EngineSpec, machine: Machine) -> dict[str, Any]:
         "fits": plan.fits,
         "mode": plan.mode,
         "reason": plan.reason.en,
+        "reason_zh": plan.reason.zh,
         "clip": f"{preset.resolution}, {preset.frames} frames",
+        "clip_zh": f"{preset.resolution}，{preset.frames} 帧",
         "seconds": round(plan.seconds),
+        "later_seconds": round(plan.later_seconds),
+        "learned_runs": plan.learned_runs,
+        "attention": plan.attention,
+        "faster": [
+            {"message": each.en, "message_zh": each.zh}
+            for each in faster_here(spec, machine.device(on_cpu=False), machine.kernels)
+        ],
         "peak_vram_gib": plan.peak_vram_gib,
         "peak_ram_gib": plan.peak_ram_gib,
         "download_gb": round(spec.diffusion.disk_bytes / GB, 1) if spec.diffusion and needs_download else 0.0,
+        "download": f"python app.py models download {spec.id}" if needs_download else None,
     }
 
 

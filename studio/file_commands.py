@@ -15,6 +15,7 @@ from typing import Any
 from i2v_pipeline.errors import InputError
 from i2v_pipeline.types import Text
 from studio.given_pictures import add_pictures, engine_for, given_by
+from studio.plans import default_data
 from studio.printing import pick, print_json
 
 MAX_TIMES = 20
@@ -216,7 +217,8 @@ def _rerun(arguments: argparse.Namespace) -> None:
         video=arguments.video,
     )
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    outputs = outputs_at(arguments.out or Path("outputs") / f"{stamp}-rerun-{arguments.original.stem}.mp4")
+    made = arguments.out or Path("outputs") / f"{stamp}-rerun-{arguments.original.stem}.mp4"
+    outputs = outputs_at(made, default_data())
     with running() as (engines, bar):
         result = rerun(original, given, engines, outputs, bar, job_id=f"{stamp}-rerun")
     if arguments.json:

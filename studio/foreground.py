@@ -12,15 +12,17 @@ from pathlib import Path
 from i2v_pipeline.pipeline import EngineCache, Outputs
 from i2v_pipeline.types import Progress, Text
 from studio.allocation import allocator_settings
+from studio.plans import LEARNED_NAME
 from studio.printing import pick
 
 BAR_WIDTH = 28
 
 
-def outputs_at(video: Path) -> Outputs:
-    """The report goes beside the video; the folder is made."""
+def outputs_at(video: Path, data: Path | None = None) -> Outputs:
+    """The report goes beside the video; the folder is made. The plan learns from the folder `data`, if one is given."""
     video.parent.mkdir(parents=True, exist_ok=True)
-    return Outputs(video=video, report=video.with_suffix(".json"), shown_path=str(video))
+    learned = None if data is None else data / LEARNED_NAME
+    return Outputs(video=video, report=video.with_suffix(".json"), shown_path=str(video), learned=learned)
 
 
 @contextmanager

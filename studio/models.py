@@ -10,6 +10,7 @@ from pathlib import Path
 from i2v_pipeline.errors import InputError, ModelError, RequestError
 from i2v_pipeline.hub import GB, cache_folder, conversion_of, find_checkpoint, free_bytes, is_here
 from i2v_pipeline.planning.devices import find_device
+from i2v_pipeline.planning.learned import EMPTY, Book
 from i2v_pipeline.planning.machine import Machine
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import Plan, Text
@@ -82,9 +83,9 @@ def needs_of(spec: EngineSpec) -> Text:
     )
 
 
-def standard_plan(spec: EngineSpec, machine: Machine) -> Plan:
+def standard_plan(spec: EngineSpec, machine: Machine, book: Book = EMPTY) -> Plan:
     """Of the standard preset on a picture of its own shape."""
-    return plan_here(spec, shaped(spec, Choice()), machine)
+    return plan_here(spec, shaped(spec, Choice()), machine, book)
 
 
 def _fitting(engines: Mapping[str, EngineSpec], machine: Machine, *, with_references: bool) -> Iterator[EngineSpec]:

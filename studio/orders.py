@@ -22,7 +22,18 @@ from i2v_pipeline.hub import check_model
 from i2v_pipeline.images import Picture, legal_frames
 from i2v_pipeline.presets import find_engine
 from i2v_pipeline.specs import EngineSpec
-from i2v_pipeline.types import Aftercare, Ending, Fit, GenerationRequest, Motion, PresetName, Subject, Text
+from i2v_pipeline.types import (
+    Aftercare,
+    Attention,
+    Ending,
+    FeatureCache,
+    Fit,
+    GenerationRequest,
+    Motion,
+    PresetName,
+    Subject,
+    Text,
+)
 from prompt_refiner import refine
 from studio.continuing import Wish, request_to_continue
 from studio.models import best_engine, best_reference_engine
@@ -90,6 +101,9 @@ class Order(BaseModel):
         default=None, description="5, a ramp 9..6, an interval 5@0-0.6; for two experts two of these: 3.5,1."
     )
     flow_shift: float | None = None
+    attention: Attention = Field(default="auto", description="sage rounds to 8 bits; the others are exact.")
+    cache: FeatureCache = Field(default="off", description="Faster, with less fine motion and detail.")
+    compiled: bool = Field(default=False, description="Pays when several videos of one size are made.")
     negative_prompt: _Words | None = None
     seed: int | None = Field(default=None, description="Drawn and told when it is not given.")
     refine: RefineMode = Field(default="auto", description="off sends the prompt as it is.")
@@ -166,6 +180,9 @@ def read_order(order: Order, pictures: Sequence[tuple[Picture, Path]], services:
         embed_source=order.embed_source,
         flow_shift=order.flow_shift,
         aftercare=Aftercare(double_rate=order.double_rate, ending=order.ending),
+        attention=order.attention,
+        cache=order.cache,
+        compiled=order.compiled,
         further_images=tuple(place for _, place in further),
         subjects=tuple(Subject(**subject.model_dump()) for subject in order.subjects or ()),
     )

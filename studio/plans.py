@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from i2v_pipeline.hub import cache_folder, is_here
 from i2v_pipeline.images import fit_frames, fit_size
 from i2v_pipeline.planning import plan_run
 from i2v_pipeline.planning.devices import find_device
+from i2v_pipeline.planning.learned import EMPTY, Book, read_book
 from i2v_pipeline.planning.machine import Machine, margin_from_environment, this_machine
 from i2v_pipeline.presets import load_presets
 from i2v_pipeline.report import plan_of
@@ -25,6 +27,8 @@ from studio.recipe import Choice, compose, preset_of
 
 ASK_EVERY_S = 3
 """How long an answer of the driver holds while somebody moves sliders."""
+LEARNED_NAME = "learned.json"
+"""In the data folder: what past runs took. The studio and the command line share it where they share the folder."""
 _CPU_NAMES = ("cpu", "none")
 
 
@@ -42,11 +46,26 @@ def machine_now() -> Machine:
     return _machine_at(int(time.monotonic() // ASK_EVERY_S))
 
 
-def plan_here(spec: EngineSpec, request: GenerationRequest, machine: Machine | None = None) -> Plan:
+def default_data() -> Path:
+    """The folder of jobs and videos: STUDIO_DATA, or `data` beside app.py."""
+    return Path(os.environ.get("STUDIO_DATA") or Path(__file__).resolve().parent.parent / "data")
+
+
+def learned_in(data: Path) -> Book:
+    """What runs have taught that keep their jobs in the folder `data`; read again when another one has."""
+    path = data / LEARNED_NAME
+    try:
+        changed = path.stat().st_mtime_ns
+    except OSError:
+        return EMPTY
+    return _book_at(path, changed)
+
+
+def plan_here(spec: EngineSpec, request: GenerationRequest, machine: Machine | None = None, book: Book = EMPTY) -> Plan:
     """The plan of `request` on this machine, a download that is still needed included."""
     fetches = spec.diffusion is not None and request.checkpoint is None and not is_here(spec)
     to_fetch = spec.diffusion.disk_bytes if spec.diffusion is not None and fetches else 0
-    return plan_run(spec, request, machine or machine_now(), to_fetch_bytes=to_fetch)
+    return plan_run(spec, request, machine or machine_now(), book=book, to_fetch_bytes=to_fetch)
 
 
 def machine_like(wanted: Hypothesis) -> Machine:
@@ -77,16 +96,16 @@ def machine_like(wanted: Hypothesis) -> Machine:
     )
 
 
-def plan_choice(spec: EngineSpec, choice: Choice, machine: Machine) -> dict[str, Any]:
+def plan_choice(spec: EngineSpec, choice: Choice, machine: Machine, book: Book = EMPTY) -> dict[str, Any]:
     """The JSON of the `plan` command. What the engine cannot make does not fit, and the reason is the check's."""
     request = shaped(spec, choice)
-    plan = plan_here(spec, request, machine)
+    plan = plan_here(spec, request, machine, book)
     try:
         check_request(spec, request)
     except RequestError as error:
         if request.frames < 1 or (spec.takes.steps and (request.steps or 0) < 1):
             raise
-        plan = replace(plan, fits=False, reason=error.text, alternatives=_nearest_length(spec, request, machine))
+        plan = replace(plan, fits=False, reason=error.text, alternatives=_nearest_length(spec, request, machine, book))
     names = ("width", "height", "frames", "fps", "steps")
     return {"engine": spec.id, **{name: getattr(request, name) for name in names}, **plan_of(plan)}
 
@@ -129,8 +148,8 @@ def told(answer: Mapping[str, Any]) -> list[Text]:
             f"磁盘 {answer['disk_gib']:.1f} GiB",
         ),
         Text(
-            f"About {duration(seconds).en}; the hardware's bound is {duration(bound).en}",
-            f"约 {duration(seconds).zh}；硬件极限为 {duration(bound).zh}",
+            f"About {takes(seconds, answer['later_seconds']).en}; the hardware's bound is {duration(bound).en}",
+            f"约 {takes(seconds, answer['later_seconds']).zh}；硬件极限为 {duration(bound).zh}",
         ),
     ]
     for stage in answer["stages"]:
@@ -146,6 +165,16 @@ def told(answer: Mapping[str, Any]) -> list[Text]:
             )
         )
     return lines
+
+
+def takes(seconds: float, later_seconds: float) -> Text:
+    """`40 s the first time, with the loading, then 22 s`; one time where they are the same to a second."""
+    first, later = duration(seconds), duration(later_seconds)
+    if first == later:
+        return first
+    return Text(
+        f"{first.en} the first time, with the loading, then {later.en}", f"首次 {first.zh}（含加载），之后 {later.zh}"
+    )
 
 
 def duration(seconds: float) -> Text:
@@ -171,14 +200,16 @@ def _size_like(spec: EngineSpec, budget: tuple[int, int]) -> tuple[int, int]:
     return size.width, size.height
 
 
-def _nearest_length(spec: EngineSpec, request: GenerationRequest, machine: Machine) -> tuple[Alternative, ...]:
+def _nearest_length(
+    spec: EngineSpec, request: GenerationRequest, machine: Machine, book: Book
+) -> tuple[Alternative, ...]:
     """The legal length nearest to the one that was asked, where it is all that was wrong, with what it then takes."""
     nearest = replace(request, frames=fit_frames(spec.grid, request.frames))
     try:
         check_request(spec, nearest)
     except RequestError:
         return ()
-    plan = plan_here(spec, nearest, machine)
+    plan = plan_here(spec, nearest, machine, book)
     if not plan.fits:
         return plan.alternatives
     return (
@@ -199,6 +230,11 @@ def _nearest_length(spec: EngineSpec, request: GenerationRequest, machine: Machi
 @lru_cache(maxsize=1)
 def _machine_at(_: int) -> Machine:
     return this_machine(cache_folder())
+
+
+@lru_cache(maxsize=1)
+def _book_at(path: Path, _: int) -> Book:
+    return read_book(path)
 
 
 @lru_cache(maxsize=1)

@@ -16,8 +16,10 @@ from i2v_pipeline.tokens import token_counter
 from i2v_pipeline.types import (
     AddedElement,
     Aftercare,
+    Attention,
     Device,
     Expert,
+    FeatureCache,
     Fit,
     GenerationRequest,
     Guidance,
@@ -64,6 +66,9 @@ class Choice:
     device: Device | Literal["auto"] = "auto"
     precision: Precision | Literal["auto"] = "auto"
     aftercare: Aftercare = field(default_factory=Aftercare)
+    attention: Attention = "auto"
+    cache: FeatureCache = "off"
+    compiled: bool = False
 
 
 def size_of(spec: EngineSpec, resolution: str, source_width: int, source_height: int) -> tuple[int, int]:
@@ -140,6 +145,9 @@ def compose(
         device=choice.device,
         precision=choice.precision,
         aftercare=choice.aftercare,
+        attention=choice.attention,
+        cache=choice.cache,
+        compiled=choice.compiled,
     )
 
 

@@ -34,6 +34,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.write_line(f"FAILED {skipped.nodeid}: skipped, and with CI=true nothing may be")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def data_folder_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What runs of the command line take is noted here, and not beside the program."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STUDIO_DATA", str(tmp_path_factory.mktemp("data")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Gives the folder of a checkpoint with tiny random weights for an engine's id; each is built once."""

@@ -29,6 +29,7 @@ FIELDS = (
     "negative_prompt", "guidance_schedule", "scheduler", "flow_shift", "loras", "last_image", "embed_source",
     "image_2", "image_3", "subject_1", "subject_2", "subject_3", "alone_1", "alone_2", "alone_3",
     "double_rate", "ending",
+    "attention", "cache", "compiled",
 )  # fmt: skip
 VIEW = (
     "shown", "client", "draft", "proposal", "planned", "count", "plan", "refine_panel", "use_refined", "keep_mine",
@@ -43,6 +44,7 @@ FORM = {
     "image_2": None, "image_3": None, "subject_1": "", "subject_2": "", "subject_3": "",
     "alone_1": False, "alone_2": False, "alone_3": False,
     "double_rate": False, "ending": "plain",
+    "attention": "auto", "cache": "off", "compiled": False,
     "pictures": None, "each_line": False, "proposal": None,
     "compare_mode": None, "x_field": "none", "x_values": "", "y_field": "none", "y_values": "", "draft_count": 4,
 }  # fmt: skip

@@ -52,21 +52,52 @@ def test_made_weights_have_the_types_of_loaded_ones_and_shared_ones_stay_shared(
         assert all(torch.equal(buffers[path], value) for path, value in loaded.named_buffers())
 
 
-def test_the_program_runs_tiny_on_the_cpu_and_writes_every_field(tmp_path: Path) -> None:
+def test_the_program_runs_tiny_on_the_cpu_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
     out = tmp_path / "result.json"
-    command = [sys.executable, str(PROGRAM), "--tiny", "--steps", "1", "--engine", "wan2.2-ti2v-5b", "--out", str(out)]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
-    result = json.loads(out.read_text(encoding="utf-8"))
-    assert set(result) == {"what", "command", "device", "versions", "engines"}
-    assert "--tiny" in result["command"] and "Not measured on a GPU" in result["what"]
-    (measured,) = result["engines"].values()
-    assert measured["frames_made"] == measured["request"]["frames"] == 9
-    assert len(measured["seconds_per_step"]["each"]) == measured["request"]["steps"] == 1
-    assert list(measured["stages"]) == ["encode", "load", "denoise", "decode"]
-    assert all(stage["seconds"] >= 0 for stage in measured["stages"].values())
-    assert measured["stages"]["load"]["seconds_making_weights"] > 0
-    assert measured["stages"]["denoise"]["seconds_making_weights"] == 0
-    assert measured["peak_vram_gib"] is None and measured["predicted"] is None
+    command = [sys.executable, str(PROGRAM), "--tiny", "--steps", "2", "--engine", "wan2.2-ti2v-5b", "--out", str(out)]
+    for number in (1, 2):
+        subprocess.run([*command, "--cases", "1"], check=True, capture_output=True, timeout=240)
+        result = json.loads(out.read_text(encoding="utf-8"))
+        assert len(result["runs"]) == number
+    assert "Not measured on a GPU" in result["what"]
+    first, second = result["runs"].values()
+    assert (first["frames_made"], second["frames_made"]) == (5, 9)
+    assert set(first["seconds_by_stage"]) == {"load", "encode", "denoise", "decode"}
+    assert len(first["seconds_per_step"]["each"]) == 2 and first["seconds_per_step"]["median_after_first"] > 0
+    assert (first["learned_from_runs"], second["learned_from_runs"]) == (0, 1)
+    assert first["learned_seconds"] is None and second["learned_seconds"] > 0
+    assert result["summary"]["cases_left"] == 14 and first["reserved_vram_gib"] is None
+
+
+def test_the_grid_has_two_sizes_two_lengths_and_three_modes_of_each_engine_and_capped_runs() -> None:
+    from bench.engines_grid import cases
+
+    wanted = list(cases(is_tiny=False, caps=True))
+    assert len({case.id for case in wanted}) == len(wanted)
+    for engine in {case.engine for case in wanted if case.mode == "resident"}:
+        plain = [case for case in wanted if case.engine == engine and case.cap_gib is None]
+        assert len({(case.width, case.height) for case in plain}) == len({case.frames for case in plain}) == 2
+        assert len({case.mode for case in plain}) == 3 and len(plain) == 12
+        assert {case.cap_gib for case in wanted if case.engine == engine} >= {12.0, 16.0, 24.0, 48.0}
+
+
+def test_errors_are_parts_of_what_was_measured_and_one_run_is_learned_from() -> None:
+    from bench.engines_grid import compared, past_of, summary
+    from i2v_pipeline.planning.costs import Cost
+    from i2v_pipeline.planning.learned import History
+    from i2v_pipeline.planning.modes import LADDER
+    from i2v_pipeline.types import StagePlan
+
+    stage = StagePlan(name="denoise", weights_gib=1, activations_gib=1, seconds=9.0, later_seconds=8.0)
+    cost = Cost(mode=LADDER[0], stages=(stage,), vram_gib=11.0, ram_gib=2.0)
+    past = past_of(cost, {"denoise": 10.0}, 9.4)
+    counted, learned = compared(past, History()), compared(past, History(runs=(past,)))
+    assert (counted["counted_error"], counted["learned_error"]) == (pytest.approx(-0.2), None)
+    assert (learned["learned_error"], learned["peak_gib"]) == (pytest.approx(0), 10.0)
+    assert counted["counted_peak_error"] == pytest.approx(0.1)
+    told = summary({"a": {**counted, "cap_gib": None}, "b": {**learned, "cap_gib": 12.0, "is_as_planned": True}})
+    assert told["seconds_after_one_run"]["within_goal"] == "1 of 1" and told["peak"]["within_goal"] == "0 of 2"
+    assert told["capped_runs_as_planned"] == "1 of 1"
 
 
 def test_without_a_cuda_device_the_program_says_so_and_ends(tmp_path: Path) -> None:

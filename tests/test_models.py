@@ -21,6 +21,7 @@ from i2v_pipeline.planning.machine import Machine
 from i2v_pipeline.presets import load_presets
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import LoraRef
+from studio.cli import main
 from studio.doctor import diagnose
 from studio.models import best_engine, needs_of, state_of
 from studio.recipe import parse_lora
@@ -239,7 +240,21 @@ def test_doctor_says_of_every_engine_how_a_standard_clip_would_run_here(here):
     assert set(runs) == set(load_presets())
     assert runs["camera"]["fits"] and runs["camera"]["download_gb"] == runs[I2VGEN]["download_gb"] == 0
     assert runs[TI2V]["download_gb"] == 34.2 and runs[TI2V]["clip"] == "704p, 121 frames"
-    assert all(run["seconds"] > 0 and run["reason"] for run in runs.values())
+    assert all(run["seconds"] > 0 and run["reason"] and run["reason_zh"] for run in runs.values())
+    assert runs[TI2V]["download"] == f"python app.py models download {TI2V}" and runs[I2VGEN]["download"] is None
+
+
+def test_doctor_tells_first_and_later_runs_apart_and_what_would_be_faster_on_this_card(here, monkeypatch, capsys):
+    monkeypatch.setattr("studio.doctor.this_machine", lambda _: machine_with(80.0))
+    assert main(["doctor", "--no-connect", "--json"]) == 0
+    runs = {run["id"]: run for run in json.loads(capsys.readouterr().out)["engines"]}
+    assert runs[A14B]["later_seconds"] < runs[A14B]["seconds"] and runs[A14B]["mode"] == "resident"
+    assert "sageattention" in runs[A14B]["faster"][0]["message"] and runs[I2VGEN]["faster"] == []
+    for language, words in (("C", ("the first time", "faster   ")), ("zh_CN.UTF-8", ("首次", "注意力计算最多快"))):
+        monkeypatch.setenv("LC_ALL", language)
+        assert main(["doctor", "--no-connect"]) == 0
+        lines = capsys.readouterr().out
+        assert all(word in lines for word in words) and lines.count("pip install sageattention") == 1
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ VALUES: dict[str, Any] = {
     "image_2": None, "image_3": None, "subject_1": "", "subject_2": "", "subject_3": "",
     "alone_1": False, "alone_2": False, "alone_3": False,
     "double_rate": False, "ending": "plain",
+    "attention": "auto", "cache": "off", "compiled": False,
 }  # fmt: skip
 
 

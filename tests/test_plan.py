@@ -350,7 +350,8 @@ def test_another_machine_is_planned_by_name_memory_or_both():
 
 KEYS = {
     "engine", "width", "height", "frames", "fps", "steps", "fits", "mode", "reason", "reason_zh", "device",
-    "peak_vram_gib", "peak_ram_gib", "disk_gib", "seconds", "bound_seconds", "stages", "alternatives",
+    "peak_vram_gib", "peak_ram_gib", "disk_gib", "seconds", "later_seconds", "learned_runs", "attention",
+    "bound_seconds", "stages", "alternatives",
 }  # fmt: skip
 
 
@@ -364,7 +365,7 @@ def test_plan_answers_for_every_card_engine_size_and_length(engine_id, card):
             answer = plan_choice(spec, Choice(resolution=resolution, frames=frames), machine)
             assert set(answer) == KEYS
             assert [stage["name"] for stage in answer["stages"]][-2:] == ["decode", "write"]
-            assert set(answer["stages"][0]) == {"name", "weights_gib", "activations_gib", "seconds"}
+            assert set(answer["stages"][0]) == {"name", "weights_gib", "activations_gib", "seconds", "later_seconds"}
             assert math.isfinite(answer["seconds"]) and answer["frames"] == frames
             # Only the camera engine fits everywhere, and it takes no references.
             assert answer["fits"] or answer["alternatives"] or spec.takes.references

@@ -71,9 +71,13 @@ REQUEST = GenerationRequest(
     checkpoint=Path("models/mine"),
     device="cpu",
     precision="bf16",
+    attention="sdpa",
+    cache="first_block",
     continues=Continuation(video=BEFORE, frame=20),
 )
-"""Every field differs from its default, but for what an engine with a first picture or a longer video has not."""
+"""Every field differs from its default, but for what an engine with a first picture has not, what a longer video has
+not, and `compiled`, which goes with no cache."""
+COMPILED = replace(REQUEST, cache="off", compiled=True)
 OTHER = Path("second.jpg")
 WITH_AFTERCARE = replace(REQUEST, aftercare=Aftercare(double_rate=True, ending="boomerang"), continues=None)
 OF_REFERENCES = replace(
@@ -88,6 +92,7 @@ OF_REFERENCES = replace(
     loras=(),
     last_image=None,
     continues=None,
+    cache="off",
 )
 
 
@@ -193,12 +198,13 @@ def test_every_field_of_a_request_comes_back_from_its_report() -> None:
         engine=REQUEST.engine, images=REQUEST.images, prompt="", motion=Motion(), resolution="", width=0, height=0,
         origin=PromptOrigin(typed="", refined="", source="typed"), fit="crop", frames=0, fps=0, seed=0,
     )  # fmt: skip
-    changed = {name for name in default_free if getattr(REQUEST, name) != getattr(plain, name)}
-    assert changed == default_free - {"aftercare"} and WITH_AFTERCARE.aftercare != plain.aftercare
     files = {"last_picture": REQUEST.last_image, "checkpoint": REQUEST.checkpoint, "continued_video": BEFORE}
-    assert request_from_report(report_of(REQUEST), PICTURE, **files) == REQUEST
+    for request, usual in ((REQUEST, "compiled"), (COMPILED, "cache")):
+        changed = {name for name in default_free if getattr(request, name) != getattr(plain, name)}
+        assert changed == default_free - {"aftercare", usual}
+        assert request_from_report(report_of(request), PICTURE, **files) == request
     del files["continued_video"]
-    assert request_from_report(report_of(WITH_AFTERCARE), PICTURE, **files) == WITH_AFTERCARE
+    assert request_from_report(report_of(WITH_AFTERCARE), PICTURE, **files) == WITH_AFTERCARE != REQUEST
     assert (
         request_from_report(report_of(OF_REFERENCES), PICTURE, references=[OTHER], checkpoint=REQUEST.checkpoint)
         == OF_REFERENCES

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import Engine
 
 
 def load_engine(spec: EngineSpec) -> Engine:
-    """Makes the engine that `spec` describes, ready to generate."""
+    """Makes the engine that `spec` describes, ready to generate.
+
+    The shards of a component are read by several threads. diffusers looks for that once, as it is imported.
+    """
+    os.environ.setdefault("HF_ENABLE_PARALLEL_LOADING", "YES")
     if spec.family == "camera":
         from i2v_pipeline.engines.camera import CameraEngine
 

@@ -21,6 +21,7 @@ from i2v_pipeline.engines import memory
 from i2v_pipeline.engines.cache import ConditioningCache
 from i2v_pipeline.engines.families import family_of
 from i2v_pipeline.engines.family import Family, Inputs, TileDone
+from i2v_pipeline.engines.levers import CACHE_NOT_RESUMED, Levers
 from i2v_pipeline.engines.loading import (
     DTYPES,
     Parts,
@@ -31,11 +32,13 @@ from i2v_pipeline.engines.loading import (
     sha256_of,
 )
 from i2v_pipeline.engines.lora import Lora, fuse, open_loras
+from i2v_pipeline.engines.meter import VramMeter
 from i2v_pipeline.engines.notes import STATE_NOT_SAVED, STATE_NOT_USED, mode_notes, prompt_notes
 from i2v_pipeline.engines.state import Saved, StateKeeper, StateUnusable, sources_digest
 from i2v_pipeline.errors import OutOfMemory, Paused
 from i2v_pipeline.guidance import guidance_as_json
 from i2v_pipeline.hub import checkpoint_sha256, find_checkpoint
+from i2v_pipeline.planning.machine import installed_kernels
 from i2v_pipeline.planning.modes import Mode, Placement, mode_called
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import (
@@ -126,8 +129,8 @@ class DiffusionEngine:
         on_progress(Progress(stage="load", step=0, steps=len(self._diffusion.components)))
         loaded = self._load(request, mode_called(mode))
         parts, family = loaded.parts, loaded.family
+        on_progress = meter = VramMeter(on_progress, parts.device)
         if parts.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(parts.device)
             self._facts["vram_before_gib"] = memory.held_gib(parts.device)
         self._change_loras(loaded, open_loras(request.loras))
         parts.loaded.clear()
@@ -147,6 +150,9 @@ class DiffusionEngine:
 
         scheduler = family.scheduler(request)
         self._facts["inputs"] = _hashes_of(conditioning)
+        if request.cache != "off":
+            state_path = None
+            self._findings.append(CACHE_NOT_RESUMED)
         with contextlib.closing(StateKeeper(state_path, self._state_key(inputs, loaded, scheduler))) as keeper:
             # 3. Denoise, from the start or from what an earlier run has saved
             self._stage = "denoise"
@@ -154,8 +160,12 @@ class DiffusionEngine:
             if start.state.step < len(scheduler.timesteps) or loaded.loras:
                 family.load_denoisers(on_load, lambda name, model: self._fuse(loaded, name, model))
             self._findings += loaded.lora_findings
-            self._note_run(request, loaded, scheduler)
-            latents = self._denoise(family, conditioning, scheduler, request, on_progress, keeper, start)
+            levers = Levers(self._spec, parts)
+            with levers.pulled(request, family.denoisers()):
+                self._note_run(request, loaded, scheduler)
+                latents = self._denoise(family, conditioning, scheduler, request, on_progress, keeper, start)
+            self._facts |= levers.facts
+            self._findings += levers.findings
 
             # 4. Decode, a few frames at a time
             self._stage = "decode"
@@ -165,8 +175,8 @@ class DiffusionEngine:
             yield from self._decode(chunks, request, latents.numel(), on_progress, keeper)
         if keeper.failure is not None:
             self._findings.append(STATE_NOT_SAVED)
+        self._facts |= meter.facts()
         if parts.device.type == "cuda":
-            self._facts["peak_vram_gib"] = memory.gib(torch.cuda.max_memory_allocated(parts.device))
             self._facts["vram_after_gib"] = memory.held_gib(parts.device)
 
     def findings(self) -> tuple[Finding, ...]:
@@ -233,6 +243,8 @@ class DiffusionEngine:
             [(name, parts.fingerprint(name), *parts.computes(name)) for name in self._diffusion.components],
             [lora.sha256 for lora in loaded.loras],
             sorted(loaded.family.facts(request).items()),
+            # What is taken unasked depends on these.
+            (sorted(installed_kernels()), request.compiled and parts.mode.placement),
             (type(scheduler).__name__, sorted(_settings_of(scheduler).items()), scheduler.timesteps.tolist()),
             # How many threads share a sum decides its last bit.
             (loaded.runtime["device"], torch.get_num_threads(), torch.__version__, metadata.version("diffusers")),
@@ -351,7 +363,6 @@ class DiffusionEngine:
             "runtime": loaded.runtime,
             "precision": "fp8" if parts.has_fp8 else loaded.precision,
             "precisions": {name: parts.stored(name) for name in self._diffusion.components},
-            "attention": "torch scaled_dot_product_attention",
             "mode": parts.mode.id,
             "offload": _OFFLOAD[parts.mode.placement],
             "scheduler": {

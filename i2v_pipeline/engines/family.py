@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -55,6 +55,10 @@ class Family(Protocol[C]):
     def load_denoisers(self, on_load: OnLoad, adapt: Callable[[str, Any], None]) -> None: ...
 
     def release_denoisers(self) -> None: ...
+
+    def denoisers(self) -> Mapping[str, Any]:
+        """The denoisers that are loaded, by component, wherever they lie."""
+        ...
 
     def latents(self, request: GenerationRequest, generator: torch.Generator) -> Tensor: ...
 

@@ -26,6 +26,7 @@ from i2v_pipeline.denoise import to_uint8
 from i2v_pipeline.engines.cache import ConditioningCache
 from i2v_pipeline.engines.family import Inputs, OnLoad, noise, to_signed
 from i2v_pipeline.engines.loading import Parts
+from i2v_pipeline.engines.passes import Pass
 from i2v_pipeline.engines.preview_factors import STABLE_DIFFUSION_1
 from i2v_pipeline.guidance import is_ever_guided
 from i2v_pipeline.specs import EngineSpec
@@ -90,6 +91,9 @@ class I2VGenXL:
     def release_denoisers(self) -> None:
         self._parts.release("unet")
 
+    def denoisers(self) -> Mapping[str, Any]:
+        return self._parts.loaded_of("unet")
+
     def latents(self, request: GenerationRequest, generator: torch.Generator) -> Tensor:
         """The noise that the loop begins with."""
         factor = self._factor()
@@ -113,26 +117,28 @@ class I2VGenXL:
         """With guidance, one forward of a batch of two: unguided and guided. `alone` makes two forwards of it."""
         image = conditioning.image
 
-        def forward(text: Tensor, image: Tensor) -> Tensor:
+        def forward(text: Tensor, image: Tensor, which: Pass) -> Tensor:
             batch = text.shape[0]
-            return self._parts.get("unet", lambda _: None)(
-                latents.to(self._parts.dtypes["unet"]).repeat(batch, 1, 1, 1, 1),
-                timestep,
+            return self._parts.passes.run(
+                self._parts.get("unet", lambda _: None),
+                which,
+                sample=latents.to(self._parts.dtypes["unet"]).repeat(batch, 1, 1, 1, 1),
+                timestep=timestep,
                 encoder_hidden_states=text,
                 fps=conditioning.fps.repeat(batch),
                 image_latents=conditioning.picture.repeat(batch, 1, 1, 1, 1),
                 image_embeddings=image,
-                return_dict=False,
-            )[0]
+            )
 
         if strength == 1.0:
-            return forward(conditioning.prompt, image)
+            return forward(conditioning.prompt, image, "guided")
         assert conditioning.negative is not None
         texts, images = (conditioning.negative, conditioning.prompt), (torch.zeros_like(image), image)
         if self._parts.mode.alone:
-            unguided, guided = (forward(*given) for given in zip(texts, images, strict=True))
+            given = zip(texts, images, ("unguided", "guided"), strict=True)
+            unguided, guided = (forward(text, image, which) for text, image, which in given)
         else:
-            unguided, guided = forward(torch.cat(texts), torch.cat(images)).chunk(2)
+            unguided, guided = forward(torch.cat(texts), torch.cat(images), "both").chunk(2)
         return unguided + strength * (guided - unguided)
 
     def preview_factors(self) -> Tensor:

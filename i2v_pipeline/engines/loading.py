@@ -14,6 +14,7 @@ import transformers
 from torch import Tensor
 
 from i2v_pipeline.engines import memory
+from i2v_pipeline.engines.passes import Passes
 from i2v_pipeline.engines.streaming import LayerStream
 from i2v_pipeline.errors import InputError
 from i2v_pipeline.hub import Checkpoint
@@ -66,7 +67,7 @@ class Parts:
     `kinds` maps the names of components with weights to their classes, so that a checkpoint cannot name others. `mode`
     says which of them lie on the device together and in which form; `use` changes it between two runs. `precision` is
     what was asked for. `loaded` lists what was loaded since the list was last cleared; `loading` is what is being
-    loaded, or was when the load failed.
+    loaded, or was when the load failed. `passes` is how a denoiser is run.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Parts:
         self.dtypes = dtypes
         self.mode = mode
         self.loaded: list[str] = []
+        self.passes = Passes()
         self.loading: str | None = None
         self._kinds = kinds
         self._precision = precision
@@ -146,6 +148,10 @@ class Parts:
     def look(self, name: str) -> Any:  # noqa: ANN401
         """A component that was loaded, for its settings alone, wherever it lies."""
         return self._modules[name]
+
+    def loaded_of(self, *names: str) -> dict[str, Any]:
+        """Those of these components that are loaded, wherever they lie."""
+        return {name: self._modules[name] for name in names if name in self._modules}
 
     def leave(self, *names: str) -> None:
         """These components have done their work in this run; they go where the mode keeps them for the next one."""

@@ -7,7 +7,7 @@ puts them before the video, 80 tokens down and across from it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from i2v_pipeline.engines.cache import ConditioningCache
 from i2v_pipeline.engines.family import Inputs, OnLoad, TileDone
 from i2v_pipeline.engines.loading import Parts
+from i2v_pipeline.engines.passes import Pass
 from i2v_pipeline.engines.wan import Wan
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import Expert, GenerationRequest, U8Frames
@@ -63,6 +64,9 @@ class References:
     def release_denoisers(self) -> None:
         self._wan.release_denoisers()
 
+    def denoisers(self) -> Mapping[str, Any]:
+        return self._wan.denoisers()
+
     def latents(self, request: GenerationRequest, generator: torch.Generator) -> Tensor:
         return self._wan.latents(request, generator)
 
@@ -76,25 +80,26 @@ class References:
         model = self._parts.get("transformer", lambda _: None)
         shown = conditioning.references
 
-        def forward(text: Tensor, references: Tensor) -> Tensor:
+        def forward(text: Tensor, references: Tensor, which: Pass) -> Tensor:
             return self._without_references(
-                model(
+                self._parts.passes.run(
+                    model,
+                    which,
                     hidden_states=self._with_references(latents, references, model),
                     timestep=timestep.expand(1),
                     encoder_hidden_states=text,
-                    return_dict=False,
-                )[0],
+                ),
                 references.shape[2],
             )
 
-        guided = forward(conditioning.prompt, shown)
+        guided = forward(conditioning.prompt, shown, "guided")
         if strength == 1.0:
             return guided
         assert conditioning.negative is not None
-        unguided = forward(conditioning.negative, shown)
+        unguided = forward(conditioning.negative, shown, "unguided")
         if self._how.guidance is None:
             return unguided + strength * (guided - unguided)
-        bare = forward(conditioning.negative, torch.zeros_like(shown))
+        bare = forward(conditioning.negative, torch.zeros_like(shown), "bare")
         return bare + self._how.guidance * (unguided - bare) + strength * (guided - unguided)
 
     def preview_factors(self) -> Tensor:

@@ -18,6 +18,7 @@ from i2v_pipeline.engines import wan
 from i2v_pipeline.engines.cache import ConditioningCache
 from i2v_pipeline.engines.family import Inputs, OnLoad, TileDone, noise
 from i2v_pipeline.engines.loading import Parts
+from i2v_pipeline.engines.passes import Pass
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import Expert, GenerationRequest, U8Frames
 
@@ -65,6 +66,9 @@ class Vace:
     def release_denoisers(self) -> None:
         self._wan.release_denoisers()
 
+    def denoisers(self) -> Mapping[str, Any]:
+        return self._wan.denoisers()
+
     def latents(self, request: GenerationRequest, generator: torch.Generator) -> Tensor:
         """Noise for the references' frames too: the model denoises them along, and they are dropped in the end."""
         channels, frames, height, width = self._wan.latent_shape(request)
@@ -80,20 +84,21 @@ class Vace:
         model = self._parts.get("transformer", lambda _: None)
         hidden = latents.to(self._parts.dtypes["transformer"])
 
-        def forward(text: Tensor) -> Tensor:
-            return model(
+        def forward(text: Tensor, which: Pass) -> Tensor:
+            return self._parts.passes.run(
+                model,
+                which,
                 hidden_states=hidden,
                 timestep=timestep.expand(1),
                 encoder_hidden_states=text,
                 control_hidden_states=conditioning.control,
-                return_dict=False,
-            )[0]
+            )
 
-        guided = forward(conditioning.prompt)
+        guided = forward(conditioning.prompt, "guided")
         if strength == 1.0:
             return guided
         assert conditioning.negative is not None
-        unguided = forward(conditioning.negative)
+        unguided = forward(conditioning.negative, "unguided")
         return unguided + strength * (guided - unguided)
 
     def preview_factors(self) -> Tensor:

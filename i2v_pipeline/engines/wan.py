@@ -26,7 +26,9 @@ from i2v_pipeline.denoise import to_uint8
 from i2v_pipeline.engines.cache import ConditioningCache
 from i2v_pipeline.engines.family import Inputs, OnLoad, TileDone, noise, to_signed
 from i2v_pipeline.engines.loading import Parts
+from i2v_pipeline.engines.passes import Pass
 from i2v_pipeline.engines.preview_factors import WAN_21, WAN_22
+from i2v_pipeline.engines.two_timesteps import use_two_timesteps
 from i2v_pipeline.engines.wan_tiles import decode_in_tiles
 from i2v_pipeline.errors import InputError
 from i2v_pipeline.guidance import is_ever_guided
@@ -77,6 +79,12 @@ class Wan:
         self._cache = cache
         self._tokenizer = tokenizer
         self._boundary = None if self._facts.boundary is None else self._facts.boundary * TRAIN_TIMESTEPS
+
+    @property
+    def has_two_timesteps(self) -> bool:
+        """Whether a clean first frame's embedding is shared by its tokens: on a GPU. The CPU has the memory, and so
+        the frames of diffusers' own pipeline to the last bit."""
+        return self._facts.per_token_timesteps and self._parts.device.type == "cuda"
 
     def read_text(self, text: str) -> str:
         return clean_prompt(text)
@@ -134,11 +142,19 @@ class Wan:
         self._check_branches()
         # The one that works first comes last: where they take turns on the device, it is there when the loop begins.
         for name in reversed(self._denoisers()):
-            model = self._parts.get(name, on_load, adapt=lambda model, name=name: adapt(name, model))
+            model = self._parts.get(name, on_load, adapt=lambda model, name=name: self._adapt(name, model, adapt))
             self._check(model.config)
+
+    def _adapt(self, name: str, model: Any, adapt: Callable[[str, Any], None]) -> None:  # noqa: ANN401
+        if self.has_two_timesteps:
+            use_two_timesteps(model)
+        adapt(name, model)
 
     def release_denoisers(self) -> None:
         self._parts.release(*DENOISERS)
+
+    def denoisers(self) -> Mapping[str, Any]:
+        return self._parts.loaded_of(*DENOISERS)
 
     def latents(self, request: GenerationRequest, generator: torch.Generator) -> Tensor:
         """The noise that the loop begins with."""
@@ -186,24 +202,30 @@ class Wan:
             timesteps = timestep.expand(1)
         else:
             hidden = _with_first_frame(latents, conditioning).to(dtype)
-            # One timestep for each patch of 2 x 2; 0 where the first picture stands.
-            timesteps = (conditioning.mask[0][0][:, ::2, ::2] * timestep).flatten().unsqueeze(0)
+            timesteps = self._timesteps(conditioning.mask, timestep)
 
-        def forward(text: Tensor) -> Tensor:
-            return model(
+        def forward(text: Tensor, which: Pass) -> Tensor:
+            return self._parts.passes.run(
+                model,
+                which,
                 hidden_states=hidden,
                 timestep=timesteps,
                 encoder_hidden_states=text,
                 encoder_hidden_states_image=conditioning.image,
-                return_dict=False,
-            )[0]
+            )
 
-        guided = forward(conditioning.prompt)
+        guided = forward(conditioning.prompt, "guided")
         if strength == 1.0:
             return guided
         assert conditioning.negative is not None
-        unguided = forward(conditioning.negative)
+        unguided = forward(conditioning.negative, "unguided")
         return unguided + strength * (guided - unguided)
+
+    def _timesteps(self, mask: Tensor, timestep: Tensor) -> Tensor:
+        """0 where the first picture stands: for the first latent frame, or for each patch of 2 x 2 of it."""
+        if self.has_two_timesteps:
+            return torch.stack([torch.zeros_like(timestep), timestep]).float().unsqueeze(0)
+        return (mask[0][0][:, ::2, ::2] * timestep).flatten().unsqueeze(0)
 
     def preview_factors(self) -> Tensor:
         return WAN_22 if self._facts.per_token_timesteps else WAN_21

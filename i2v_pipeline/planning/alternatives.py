@@ -111,6 +111,9 @@ def standard_request(spec: EngineSpec, request: GenerationRequest) -> Generation
         scheduler=None if facts is None else facts.schedulers[0],
         flow_shift=None if facts is None else facts.flow_shift,
         loras=(),
+        attention="auto",
+        cache="off",
+        compiled=False,
     )
 
 

@@ -138,25 +138,33 @@ class Transformer(_Strict):
     text_width: Count
     image_tokens: Count
     image_width: Count
-    per_token_timesteps: bool
+    timesteps: Count
     control_layers: Count = 0
     control_channels: Count = 0
     elementwise_per_token: Amount
     elementwise_once: Amount
     activations_per_token: Amount
     activations_once: Amount
+    elementwise_apart: Amount = 0.0
+    activations_apart: Amount = 0.0
 
     def tokens(self, width: int, height: int, frames: int, references: int = 0) -> int:
         """Each reference is as one latent frame more."""
         in_frame = (width // self.pixels_in_token) * (height // self.pixels_in_token)
         return ((frames - 1) // 4 + 1 + references) * in_frame
 
-    def work(self, width: int, height: int, frames: int, references: int = 0) -> Work:
-        """One forward. A matrix of a x b over n rows takes 2 n a b operations."""
+    def work(self, width: int, height: int, frames: int, references: int = 0, *, apart: bool = False) -> Work:
+        """One forward. A matrix of a x b over n rows takes 2 n a b operations.
+
+        `apart`: of several timesteps each token has its own embedding, instead of one that they share.
+        """
         d, inner, tokens = self.width, self.inner_width, self.tokens(width, height, frames, references)
         layers = self.layers + self.control_layers
         context = self.text_tokens + self.image_tokens
-        rows = tokens if self.per_token_timesteps else 1
+        is_apart = apart and self.timesteps > 1
+        rows = tokens if is_apart else self.timesteps
+        elementwise = self.elementwise_per_token + (self.elementwise_apart if is_apart else 0)
+        activations = self.activations_per_token + (self.activations_apart if is_apart else 0)
         blocks = layers * (tokens * (12 * d * d + 4 * d * inner) + 4 * context * d * d)
         # In and out of patches of 2 x 2; the prompt, the picture and the timestep become what the blocks read.
         around = 2 * tokens * 4 * (self.channels_in + self.channels_out) * d
@@ -169,8 +177,8 @@ class Transformer(_Strict):
         return Work(
             flops=float(blocks + around),
             attention_flops=float(layers * 4 * d * tokens * (tokens + context)),
-            elementwise_bytes=self.elementwise_per_token * tokens + self.elementwise_once,
-            activation_bytes=self.activations_per_token * tokens + self.activations_once,
+            elementwise_bytes=elementwise * tokens + self.elementwise_once,
+            activation_bytes=activations * tokens + self.activations_once,
         )
 
 
@@ -197,8 +205,8 @@ class Unet(_Strict):
     activations_per_pixel_and_frame: Amount
     activations_once: Amount
 
-    def work(self, width: int, height: int, frames: int, references: int = 0) -> Work:
-        """One forward of a batch of one. Takes no references."""
+    def work(self, width: int, height: int, frames: int, references: int = 0, *, apart: bool = False) -> Work:
+        """One forward of a batch of one. Takes no references, and has one timestep, so nothing is `apart`."""
         pixels, volume = width * height, width * height * frames
         attention = self.attention
         along = attention.over_space * pixels + attention.over_time * frames + attention.over_prompt

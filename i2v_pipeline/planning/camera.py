@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from i2v_pipeline.planning.costs import GIB, VIDEO_BYTES_PER_PIXEL, WRITE_S_PER_MP
+from i2v_pipeline.planning.learned import EMPTY, Book, kind_of
 from i2v_pipeline.planning.machine import Machine
 from i2v_pipeline.types import GenerationRequest, Plan, StageName, StagePlan, Text
 
@@ -28,14 +29,15 @@ _FITS = Text(
 )
 
 
-def plan_camera(request: GenerationRequest, machine: Machine) -> Plan:
+def plan_camera(request: GenerationRequest, machine: Machine, book: Book = EMPTY) -> Plan:
     """Predicted for a camera that changes its place past a subject, the slowest case.
 
     Its bound is the memory's: each pixel goes through it once as it is drawn and once as it is written.
     """
     megapixels = request.width * request.height / 1e6
     device = machine.device(on_cpu=True)
-    ram_gib = BASE_RAM_GIB + RAM_GIB_PER_MP * megapixels
+    history = book.of(kind_of(device.title, request, "cpu", "sdpa"))
+    ram_gib = history.ram_gib(BASE_RAM_GIB + RAM_GIB_PER_MP * megapixels)
     fits = machine.free_ram_gib is None or ram_gib <= machine.free_ram_gib
     layers_gib = RAM_GIB_PER_MP * megapixels
     return Plan(
@@ -52,16 +54,23 @@ def plan_camera(request: GenerationRequest, machine: Machine) -> Plan:
         peak_ram_gib=round(ram_gib, 3),
         bound_seconds=round(2 * BYTES_PER_PIXEL * megapixels * 1e6 * request.frames / device.bandwidth, 4),
         disk_gib=round(megapixels * request.frames * VIDEO_BYTES_PER_PIXEL * 1e6 / GIB, 4),
-        stages=(
-            _stage("load", seconds=0.1, activations_gib=0.0),
-            _stage("encode", seconds=NETWORK_S + LAYERS_S_PER_MP * megapixels, activations_gib=layers_gib),
-            _stage("decode", seconds=RENDER_S_PER_MP * megapixels * request.frames, activations_gib=layers_gib),
-            _stage("write", seconds=WRITE_S_PER_MP * megapixels * request.frames, activations_gib=layers_gib),
+        stages=history.corrected(
+            (
+                _stage("load", seconds=0.1, activations_gib=0.0),
+                _stage("encode", seconds=NETWORK_S + LAYERS_S_PER_MP * megapixels, activations_gib=layers_gib),
+                _stage("decode", seconds=RENDER_S_PER_MP * megapixels * request.frames, activations_gib=layers_gib),
+                _stage("write", seconds=WRITE_S_PER_MP * megapixels * request.frames, activations_gib=layers_gib),
+            )
         ),
+        learned_runs=len(history.runs),
     )
 
 
 def _stage(name: StageName, *, seconds: float, activations_gib: float) -> StagePlan:
     return StagePlan(
-        name=name, weights_gib=NETWORK_GIB, activations_gib=round(activations_gib, 3), seconds=round(seconds, 2)
+        name=name,
+        weights_gib=NETWORK_GIB,
+        activations_gib=round(activations_gib, 3),
+        seconds=round(seconds, 2),
+        later_seconds=round(seconds, 2),
     )

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from i2v_pipeline.guidance import NO_GUIDANCE, strength_at
 from i2v_pipeline.planning.architectures import Architecture, Streaming, Unet, Work, load_architectures
-from i2v_pipeline.planning.devices import AttentionKernel, Device
+from i2v_pipeline.planning.devices import Device
 from i2v_pipeline.planning.modes import Mode
+from i2v_pipeline.planning.tuning import EAGER, Tuning
 from i2v_pipeline.specs import DiffusionSpec, EngineSpec
 from i2v_pipeline.types import GenerationRequest, StageName, StagePlan
 
@@ -45,18 +46,7 @@ CAST_BYTES = 6
 HALF_WIDTH = 2
 """Bytes of a number in fp16 or bf16; one in fp8 takes half of that."""
 _ENCODERS = ("text_encoder", "image_encoder")
-_DENOISERS = ("transformer", "transformer_2", "unet")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tuning:
-    """What changes how fast the same operations run. The engines have PyTorch's attention and compile nothing."""
-
-    attention: AttentionKernel = "sdpa"
-    elementwise_share: float = 1.0
-
-
-EAGER = Tuning()
+DENOISERS = frozenset({"transformer", "transformer_2", "unet"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,13 +108,14 @@ def job_of(spec: EngineSpec, diffusion: DiffusionSpec, request: GenerationReques
     # The counts of activations and traffic are those of half precision where the engine uses it on a GPU.
     wider, vae_wider = width / 2, (vae_width / 2 if is_unet else 1.0)
     pixels, guided = request.width * request.height, _guided_steps(diffusion, request)
+    shape = (request.width, request.height, request.frames)
     steps, references = request.steps or 0, len(request.images) if spec.takes.references else 0
     # Where references are guided apart from the prompt a guided step is three passes.
     further = 2 if diffusion.references is not None and diffusion.references.guidance is not None else 1
     return Job(
         encode=_encoders_work(architecture, prompts=2 if guided else 1, wider=wider),
         vae_encode=_wider(_pictures_work(spec, architecture, request), vae_wider),
-        forward=_wider(architecture.denoiser.work(request.width, request.height, request.frames, references), wider),
+        forward=_wider(architecture.denoiser.work(*shape, references, apart=on_cpu), wider),
         passes=steps + further * guided,
         guided_steps=guided,
         steps=steps,
@@ -136,7 +127,7 @@ def job_of(spec: EngineSpec, diffusion: DiffusionSpec, request: GenerationReques
         streams={
             "text_encoder": architecture.text_encoder.streaming,
             **({} if architecture.image_encoder is None else {"image_encoder": architecture.image_encoder.streaming}),
-            **dict.fromkeys(_DENOISERS, denoiser),
+            **dict.fromkeys(DENOISERS, denoiser),
         },
         disk_bytes=diffusion.disk_bytes,
         tile=_wider(architecture.vae.decode_work(min(pixels, TILE_PIXELS), request.frames), vae_wider),
@@ -153,14 +144,17 @@ def job_of(spec: EngineSpec, diffusion: DiffusionSpec, request: GenerationReques
 def cost_of(job: Job, mode: Mode, device: Device, tuning: Tuning = EAGER) -> Cost:
     """What `job` takes in `mode` on `device`. Weights of a stage count what stays from a run before it."""
     held = _held_by_stage(job, mode)
+    later = _stage_seconds(job, mode, device, tuning)
+    only_first = {"load": job.disk_bytes / READ_BYTES_PER_S - later["load"], "denoise": tuning.compile_s}
     stages = tuple(
         StagePlan(
             name=name,
             weights_gib=round(held[name].weights / GIB, 3) if name in held else 0.0,
             activations_gib=round(held[name].activations / GIB, 3) if name in held else 0.0,
-            seconds=round(seconds, 3),
+            seconds=round(seconds + only_first.get(name, 0.0), 3),
+            later_seconds=round(seconds, 3),
         )
-        for name, seconds in _stage_seconds(job, mode, device, tuning).items()
+        for name, seconds in later.items()
     )
     peak = max(each.total for each in held.values()) / GIB * ALLOCATOR_SHARE
     weights = _weights_in(job, mode)
@@ -234,7 +228,7 @@ def _weights_in(job: Job, mode: Mode) -> dict[str, float]:
     """Bytes of each part as the mode keeps it."""
     weights = dict(job.weights)
     if _is_fp8(job, mode):
-        for name in weights.keys() & set(_DENOISERS):
+        for name in weights.keys() & set(DENOISERS):
             parameters = job.weights[name] / (HALF_WIDTH if job.is_half else 2 * HALF_WIDTH)
             kept = job.streams[name].kept_in_fp8
             weights[name] = parameters - kept + kept * job.weights[name] / parameters
@@ -248,7 +242,7 @@ def _weights(job: Job, mode: Mode) -> tuple[float, float, float, float, float]:
         weights |= {name: _streamed(job, mode, name, weights[name]) for name in weights.keys() & job.streams.keys()}
     vae = weights["vae"]
     encoders = [weights[name] for name in _ENCODERS if name in weights]
-    denoisers = [weights[name] for name in _DENOISERS if name in weights]
+    denoisers = [weights[name] for name in DENOISERS if name in weights]
     kept = sum(denoisers) + vae
     match mode.placement:
         case "resident":
@@ -262,7 +256,7 @@ def _weights(job: Job, mode: Mode) -> tuple[float, float, float, float, float]:
 
 def _streamed(job: Job, mode: Mode, name: str, whole: float) -> float:
     """What of a part lies on the card at most while its layers pass through."""
-    stream, is_fp8 = job.streams[name], name in _DENOISERS and _is_fp8(job, mode)
+    stream, is_fp8 = job.streams[name], name in DENOISERS and _is_fp8(job, mode)
     width = HALF_WIDTH if job.is_half else 2 * HALF_WIDTH
     if name == "image_encoder" and job.may_halve_vae:
         width = 2 * HALF_WIDTH
@@ -271,10 +265,11 @@ def _streamed(job: Job, mode: Mode, name: str, whole: float) -> float:
 
 
 def _stage_seconds(job: Job, mode: Mode, device: Device, tuning: Tuning) -> dict[StageName, float]:
+    """Of a run that finds the model loaded, as far as the mode keeps it: where encoders leave, they come back."""
     half = _denoise_rate(job, device)
     is_half_vae = job.is_half_vae or _halves_vae(job, mode)
     weights = _weights_in(job, mode)
-    denoiser = max(weights.get(name, 0.0) for name in _DENOISERS)
+    denoiser = max(weights.get(name, 0.0) for name in DENOISERS)
     forward = _seconds(job.forward, half, device, tuning)
     if _is_fp8(job, mode):
         forward += CAST_BYTES * denoiser / device.bandwidth
@@ -282,12 +277,13 @@ def _stage_seconds(job: Job, mode: Mode, device: Device, tuning: Tuning) -> dict
         forward = max(forward, denoiser / device.pcie_bandwidth)
     # What comes back to the card in every run: the parts one after another, each expert once.
     moved = sum(weights.values()) / device.pcie_bandwidth if mode.placement == "swapped" else 0.0
+    encoders = sum(job.weights.get(name, 0.0) for name in _ENCODERS) / sum(job.weights.values())
     encode, decode = (
         (device.half_flops if is_half else device.tf32_flops) * CONVOLUTION_SHARE
         for is_half in (job.is_half_vae, is_half_vae)
     )
     return {
-        "load": job.disk_bytes / READ_BYTES_PER_S,
+        "load": encoders * job.disk_bytes / READ_BYTES_PER_S if mode.placement == "staged" else 0.0,
         "encode": _seconds(job.encode, half, device, tuning) + _seconds(job.vae_encode, encode, device, tuning),
         "denoise": job.passes * forward + moved,
         "decode": _seconds(job.decode, decode, device, tuning) * (TILED_FLOPS if mode.tiled else 1.0),
@@ -296,7 +292,8 @@ def _stage_seconds(job: Job, mode: Mode, device: Device, tuning: Tuning) -> dict
 
 
 def _seconds(work: Work, rate: float, device: Device, tuning: Tuning) -> float:
-    operations = work.flops / rate + work.attention_flops / device.attention_flops[tuning.attention]
+    attention = device.attention_flops.get(tuning.attention, device.attention_flops["sdpa"])
+    operations = work.flops / rate + work.attention_flops / attention
     return OVERHEAD * (operations + tuning.elementwise_share * work.elementwise_bytes / device.bandwidth)
 
 

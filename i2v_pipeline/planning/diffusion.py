@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from i2v_pipeline.planning.alternatives import Try, alternatives_to
 from i2v_pipeline.planning.costs import GIB, VIDEO_BYTES_PER_PIXEL, Cost, Job, bound_seconds, cost_of, job_of
 from i2v_pipeline.planning.devices import Device
+from i2v_pipeline.planning.learned import EMPTY, Book, History, kind_of
 from i2v_pipeline.planning.machine import Machine
 from i2v_pipeline.planning.modes import Mode, mode_called, modes_for
+from i2v_pipeline.planning.tuning import attention_for, tuning_of
 from i2v_pipeline.specs import DiffusionSpec, EngineSpec
-from i2v_pipeline.types import GenerationRequest, MemoryKind, Plan, StageName, StagePlan, Text
+from i2v_pipeline.types import Attention, GenerationRequest, MemoryKind, Plan, StageName, StagePlan, Text
 
 _STAGE_WORDS = {
     "load": Text("loading", "加载时"),
@@ -22,26 +24,74 @@ _STAGE_WORDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class _Verdict:
-    """A job in the mode that was chosen for it, and what it lacks there."""
+    """A run in the mode that was chosen for it, and what it lacks there."""
 
     cost: Cost
-    job: Job
-    device: Device
+    ways: _Ways
     lacks: tuple[Text, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Ways:
+    """One request on one device: what it takes in each mode, past runs of the same kind considered."""
+
+    spec: EngineSpec
+    request: GenerationRequest
+    job: Job
+    device: Device
+    machine: Machine
+    book: Book
+
+    def cost(self, mode: Mode) -> Cost:
+        tuning = tuning_of(self.spec, self.request, self.device, self.machine.kernels)
+        cost, history = cost_of(self.job, mode, self.device, tuning), self.history(mode)
+        if not history.runs:
+            return cost
+        return replace(
+            cost,
+            stages=history.corrected(cost.stages),
+            vram_gib=round(history.vram_gib(cost.vram_gib), 2),
+            ram_gib=round(history.ram_gib(cost.ram_gib), 2),
+        )
+
+    def history(self, mode: Mode) -> History:
+        return self.book.of(self.kind(mode))
+
+    def kind(self, mode: Mode) -> str:
+        return kind_of(self.device.title, self.request, mode.id, self.attention)
+
+    @property
+    def attention(self) -> Attention:
+        return attention_for(self.spec, self.request, self.device, self.machine.kernels)
+
+    def chosen(self, modes: tuple[Mode, ...]) -> Cost:
+        """The first mode that fits; where none does, the one that needs least."""
+        tried: list[Cost] = []
+        for mode in modes:
+            tried.append(self.cost(mode))
+            if _fits(tried[-1], self.machine):
+                return tried[-1]
+        return min(tried, key=lambda cost: (cost.vram_gib, cost.ram_gib))
+
+
 def plan_diffusion(
-    spec: EngineSpec, diffusion: DiffusionSpec, request: GenerationRequest, machine: Machine, to_fetch_bytes: int
+    spec: EngineSpec,
+    diffusion: DiffusionSpec,
+    request: GenerationRequest,
+    machine: Machine,
+    book: Book,
+    to_fetch_bytes: int,
 ) -> Plan:
     """Where nothing fits, the mode that needs least of the card, with alternatives that do fit."""
     on_cpu = request.device == "cpu" or machine.gpu is None
     disk_gib = (to_fetch_bytes + request.width * request.height * request.frames * VIDEO_BYTES_PER_PIXEL) / GIB
-    verdict = _judge(spec, diffusion, request, machine, on_cpu=on_cpu)
+    verdict = _judge(spec, diffusion, request, machine, book, on_cpu=on_cpu)
+    ways = verdict.ways
     lacks = (*verdict.lacks, *_disk_lack(disk_gib, machine))
 
     def attempt(other: EngineSpec, wanted: GenerationRequest) -> Try:
         assert other.diffusion is not None
-        tried = _judge(other, other.diffusion, wanted, machine, on_cpu=on_cpu)
+        tried = _judge(other, other.diffusion, wanted, machine, book, on_cpu=on_cpu)
         return Try(fits=not tried.lacks, cost=tried.cost)
 
     cost = verdict.cost
@@ -49,32 +99,41 @@ def plan_diffusion(
         fits=not lacks,
         mode=cost.mode.id,
         reason=_reason(verdict, lacks, machine),
-        device=verdict.device.title,
+        device=ways.device.title,
         peak_vram_gib=cost.vram_gib,
         peak_ram_gib=cost.ram_gib,
         disk_gib=round(disk_gib, 3),
-        bound_seconds=round(bound_seconds(verdict.job, verdict.device), 3),
+        bound_seconds=round(bound_seconds(ways.job, ways.device), 3),
         stages=cost.stages,
         alternatives=alternatives_to(spec, request, attempt) if verdict.lacks else (),
+        attention=ways.attention,
+        learned_runs=len(ways.history(cost.mode).runs),
     )
 
 
+def unlearned(
+    spec: EngineSpec, diffusion: DiffusionSpec, request: GenerationRequest, machine: Machine, mode: Mode
+) -> tuple[Cost, str]:
+    """What `mode` is expected to take as far as counting alone goes, and the kind of run that it is."""
+    on_cpu = mode in modes_for(request.precision, on_cpu=True)
+    job, device = job_of(spec, diffusion, request, on_cpu=on_cpu), machine.device(on_cpu=on_cpu)
+    ways = _Ways(spec=spec, request=request, job=job, device=device, machine=machine, book=EMPTY)
+    return ways.cost(mode), ways.kind(mode)
+
+
 def _judge(
-    spec: EngineSpec, diffusion: DiffusionSpec, request: GenerationRequest, machine: Machine, *, on_cpu: bool
+    spec: EngineSpec,
+    diffusion: DiffusionSpec,
+    request: GenerationRequest,
+    machine: Machine,
+    book: Book,
+    *,
+    on_cpu: bool,
 ) -> _Verdict:
     job, device = job_of(spec, diffusion, request, on_cpu=on_cpu), machine.device(on_cpu=on_cpu)
-    cost = _chosen(job, modes_for(request.precision, on_cpu=on_cpu), device, machine)
-    return _Verdict(cost=cost, job=job, device=device, lacks=_lacks(cost, machine))
-
-
-def _chosen(job: Job, modes: tuple[Mode, ...], device: Device, machine: Machine) -> Cost:
-    """The first mode that fits; where none does, the one that needs least."""
-    tried: list[Cost] = []
-    for mode in modes:
-        tried.append(cost_of(job, mode, device))
-        if _fits(tried[-1], machine):
-            return tried[-1]
-    return min(tried, key=lambda cost: (cost.vram_gib, cost.ram_gib))
+    ways = _Ways(spec=spec, request=request, job=job, device=device, machine=machine, book=book)
+    cost = ways.chosen(modes_for(request.precision, on_cpu=on_cpu))
+    return _Verdict(cost=cost, ways=ways, lacks=_lacks(cost, machine))
 
 
 def _fits(cost: Cost, machine: Machine) -> bool:
@@ -145,7 +204,8 @@ def _disk_lack(disk_gib: float, machine: Machine) -> tuple[Text, ...]:
 
 
 def _reason(verdict: _Verdict, lacks: tuple[Text, ...], machine: Machine) -> Text:
-    cost, device = verdict.cost, verdict.device
+    cost, device = verdict.cost, verdict.ways.device
+    runs = len(verdict.ways.history(cost.mode).runs)
     if lacks:
         reason = Text(
             f"It does not fit: {'; '.join(lack.en for lack in lacks)}.",
@@ -161,6 +221,11 @@ def _reason(verdict: _Verdict, lacks: tuple[Text, ...], machine: Machine) -> Tex
         reason = Text(
             f"It fits: {cost.vram_gib:.1f} of {usable:.1f} GiB{_where(cost).en}, so {cost.mode.what.en}.",
             f"放得下：{_where(cost).zh}用 {cost.vram_gib:.1f} / {usable:.1f} GiB，因此{cost.mode.what.zh}。",
+        )
+    if runs:
+        return Text(
+            f"{reason.en} Seconds and memory are learned from runs like it here: {runs} so far.",
+            f"{reason.zh}时间和内存已按本机同类生成的实测修正（目前 {runs} 次）。",
         )
     if not device.is_cpu and not device.is_known:
         return Text(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +15,14 @@ import psutil
 
 from i2v_pipeline.errors import InputError
 from i2v_pipeline.planning.devices import Device, find_device, processor
+from i2v_pipeline.types import Attention
 
 GIB = 2**30
 MIB_IN_GIB = 1024
 MARGIN_GIB = 1.0
 """Kept free of the card unless STUDIO_VRAM_MARGIN says otherwise: the prediction is not exact, and a screen grows."""
 QUERY_TIMEOUT_S = 20
+_PACKAGES: Mapping[Attention, str] = {"flash": "flash_attn", "flash3": "flash_attn_interface", "sage": "sageattention"}
 _CGROUPS = Path("/sys/fs/cgroup")
 _V1_UNLIMITED = 2**60
 
@@ -42,7 +46,8 @@ class Card:
 class Machine:
     """What a run may use. RAM and disk are None where they are not known, and then held against nothing.
 
-    `gpu` is None without one. `margin_gib` of `free_vram_gib` stay free.
+    `gpu` is None without one. `margin_gib` of `free_vram_gib` stay free. `kernels` are the packages of attention that
+    are installed; whether they work on the card is found out where they run.
     """
 
     gpu: Device | None
@@ -51,6 +56,7 @@ class Machine:
     free_ram_gib: float | None
     free_disk_gib: float | None
     margin_gib: float = MARGIN_GIB
+    kernels: frozenset[Attention] = frozenset()
 
     def device(self, *, on_cpu: bool) -> Device:
         return self.gpu if self.gpu is not None and not on_cpu else processor(self.cores)
@@ -69,7 +75,13 @@ def this_machine(disk: Path) -> Machine:
         free_ram_gib=free_ram_bytes() / GIB,
         free_disk_gib=shutil.disk_usage(disk).free / GIB,
         margin_gib=margin_from_environment(),
+        kernels=installed_kernels(),
     )
+
+
+def installed_kernels() -> frozenset[Attention]:
+    """The packages of attention that could be imported; none of them is."""
+    return frozenset(name for name, package in _PACKAGES.items() if importlib.util.find_spec(package) is not None)
 
 
 def margin_from_environment() -> float:

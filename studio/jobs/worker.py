@@ -35,6 +35,7 @@ from studio.jobs.types import (
     JobProgress,
     Lease,
 )
+from studio.plans import LEARNED_NAME
 
 log = logging.getLogger("studio.worker")
 
@@ -190,6 +191,7 @@ def _make(
         first_frame=made / FIRST_FRAME_NAME,
         poster=made / POSTER_NAME,
         state=job.folder / folders.STATE_NAME,
+        learned=store.data / LEARNED_NAME,
         shown_path=f"jobs/{job.id}/{VIDEO_NAME}",
     )
     try:

@@ -208,7 +208,7 @@ class CompareHandlers:
     def _sketch(self, data: Data, values: Mapping[str, Any], proposal: Proposal | None) -> tuple[Base, Sketch]:
         """What is chosen, checked. Raises `InputError`."""
         spec = self.services.engines[values["engine"]]
-        image, prompt = read_picture(values), values["prompt"] or ""
+        image, prompt = read_picture(spec, values), values["prompt"] or ""
         facts = picture_facts(image)
         base = Base(
             engine=spec.id,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from i2v_pipeline.types import Ending
+from studio.page import speed
 from studio.page.form import Values
 from studio.page.refine import Proposal, from_json, to_json
 from studio.page.services import Services
@@ -40,7 +41,8 @@ def read(kept: Any, services: Services) -> Draft | None:  # noqa: ANN401 - whate
         return None
     fields = {name: values.get(name) for name in ("engine", "preset", "fit", *TEXTS, *NUMBERS)}
     pictures = {name: own_upload(values.get(name)) for name in (*PICTURES, "last_image")}
-    more = {"loras": values.get("loras") or [], "embed_source": values.get("embed_source") is not False}
+    faster = {name: values.get(name) or usual for name, usual in speed.USUAL.items()}
+    more = {**faster, "loras": values.get("loras") or [], "embed_source": values.get("embed_source") is not False}
     switches = {name: values.get(name) is True for name in SWITCHES}
     # A form of an earlier version has no after-care.
     care = {"double_rate": values.get("double_rate", False), "ending": values.get("ending", "plain")}
@@ -56,6 +58,7 @@ def _is_form(values: Mapping[str, Any], services: Services) -> bool:
         and values.get("ending", "plain") in get_args(Ending)
         and all(isinstance(values.get(name), str | None) for name in TEXTS)
         and all(isinstance(values.get(name), int | float | None) for name in NUMBERS)
+        and speed.is_speed(values)
         and isinstance(values.get("loras"), list | None)
         and all(isinstance(lora, str) for lora in values.get("loras") or ())
     )

@@ -17,7 +17,7 @@ from i2v_pipeline.errors import PictureError, RequestError
 from i2v_pipeline.presets import find_engine
 from i2v_pipeline.specs import EngineSpec, Preset
 from i2v_pipeline.types import Aftercare, Ending, GenerationRequest, PresetName, Text
-from studio.page import fine, subjects
+from studio.page import fine, speed, subjects
 from studio.page.services import Services
 from studio.page.text import engine_label, label
 from studio.recipe import SEED_LIMIT, Choice
@@ -114,6 +114,7 @@ def make_settings(spec: EngineSpec, form: Form) -> None:
         elem_id="negative-prompt",
     )
     fine.make_fine(spec, form)
+    speed.make_speed(spec, form)
 
 
 def preset_values(spec: EngineSpec, name: PresetName) -> dict[str, Any]:
@@ -142,6 +143,7 @@ def engine_updates(spec: EngineSpec, name: PresetName) -> dict[str, Any]:
         "negative_prompt": gr.update(visible=spec.takes.negative_prompt, placeholder=_usual_negative(spec)),
         **fine.fine_updates(spec),
         **subjects.subject_updates(spec),
+        **speed.speed_updates(spec),
     }
 
 
@@ -151,6 +153,7 @@ def request_values(request: GenerationRequest) -> dict[str, Any]:
     values = {name: getattr(request, name) for name in names}
     preset = _preset_of(request)
     guidance = request.guidance if _is_one_guidance(request) else preset.guidance
+    finer = fine.fine_values(request, preset, find_engine(request.engine))
     # References are always put on white, so the form's own choice is not theirs.
     fit = "crop" if request.fit == "white" else request.fit
     own = {"fit": fit, "guidance": guidance, "seed": str(request.seed), "preset": request.preset or "standard"}
@@ -158,7 +161,8 @@ def request_values(request: GenerationRequest) -> dict[str, Any]:
         **values,
         **own,
         **asdict(request.aftercare),
-        **fine.fine_values(request, preset, find_engine(request.engine)),
+        **finer,
+        **speed.speed_values(request),
         **subjects.subject_values(request),
     }
 
@@ -216,7 +220,12 @@ def read_choice(spec: EngineSpec, values: Values) -> Choice:
         fit=None if takes.references else values["fit"],
         aftercare=Aftercare(double_rate=values["double_rate"], ending=values["ending"]),
     )
-    return replace(choice, **fine.read_fine(spec, values), **subjects.read_subjects(spec, values))
+    return replace(
+        choice,
+        **fine.read_fine(spec, values),
+        **speed.read_speed(spec, values),
+        **subjects.read_subjects(spec, values),
+    )
 
 
 def read_picture(spec: EngineSpec, values: Values) -> Path:

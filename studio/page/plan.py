@@ -10,6 +10,7 @@ from i2v_pipeline.errors import InputError, StudioError
 from i2v_pipeline.hub import check_model
 from i2v_pipeline.images import describe_fit
 from i2v_pipeline.inspection.preflight import request_findings
+from i2v_pipeline.planning.learned import Book
 from i2v_pipeline.presets import load_presets
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import Aftercare, Alternative, Finding, GenerationRequest, Motion, Plan, StageName, Text
@@ -21,7 +22,7 @@ from studio.page.services import Services, picture_facts
 from studio.page.subjects import findings_on, white_words
 from studio.page.text import both, duration, escape
 from studio.page.words import motion_words
-from studio.plans import plan_here
+from studio.plans import learned_in, plan_here, takes
 
 NO_PICTURE = Text(
     "Choose a picture and its size and crop stand here, before anything is made.",
@@ -53,7 +54,7 @@ def plan_html(values: Values, proposal: Proposal | None, services: Services, ser
         return f'<div class="plan problem"><p>{both(error.text)}</p></div>'
     request = requests[0]
     told = warnings_of(spec, requests, is_advised=proposal is not None)
-    plans = _plans_of(spec, requests)
+    plans = _plans_of(spec, requests, learned_in(services.store.data))
     return _card(
         [
             f'<p class="plan-count">{both(count_words(series))}</p>' if series.videos > 1 else "",
@@ -159,16 +160,17 @@ def _fit_of(request: GenerationRequest) -> Text:
     return describe_fit(request.fit, request.width, request.height, facts.width, facts.height)
 
 
-def _plans_of(spec: EngineSpec, requests: Sequence[GenerationRequest]) -> list[Plan]:
+def _plans_of(spec: EngineSpec, requests: Sequence[GenerationRequest], book: Book) -> list[Plan]:
     """The plan of each request. Within a series only the picture's size tells one cost from another."""
     by_size = {(each.width, each.height): each for each in requests}
-    plans = {size: plan_here(spec, each) for size, each in by_size.items()}
+    plans = {size: plan_here(spec, each, book=book) for size, each in by_size.items()}
     return [plans[each.width, each.height] for each in requests]
 
 
 def _takes(plans: Sequence[Plan]) -> Text:
-    """`About 5 s`, for the corner of the card."""
-    seconds = duration(sum(plan.seconds for plan in plans))
+    """`About 5 s`, for the corner of the card: all of them with one load, and without, where it makes a difference."""
+    later = sum(plan.later_seconds for plan in plans)
+    seconds = takes(plans[0].seconds - plans[0].later_seconds + later, later)
     return Text(f"About {seconds.en} on this machine", f"在这台机器上约需 {seconds.zh}")
 
 

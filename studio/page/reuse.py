@@ -40,6 +40,9 @@ PARTS: Mapping[str, tuple[str, ...]] = {
         "flow_shift",
         "loras",
         "embed_source",
+        "attention",
+        "cache",
+        "compiled",
     ),
     "seed": ("seed",),
 }
