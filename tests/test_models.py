@@ -195,7 +195,7 @@ def test_a_folder_below_models_is_used_before_the_hubs_cache(here, spec):
     found = model_files.find_checkpoint(spec, None)
     assert (found.folder, found.revision) == (folder, None)
     assert state_of(spec).en == f"here, 0.0 GB: {folder}"
-    assert needs_of(spec).en == "704p, 121 frames, 24 fps; 7 to 44 GiB of GPU memory"
+    assert needs_of(spec).en == "704p, 121 frames, 24 fps; 6 to 44 GiB of GPU memory"
 
 
 def test_a_folder_below_models_that_is_not_whole_is_told_and_not_passed_over(here, spec):
