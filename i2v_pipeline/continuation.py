@@ -168,7 +168,7 @@ class Joining:
                 yield later if match is None else apply_match(match, later)
 
     def told(
-        self, video: Path, request: GenerationRequest, inspection: Inspection, *, job_id: str, created: datetime
+        self, video: Path, request: GenerationRequest, inspection: Inspection, job_id: str, created: datetime
     ) -> Told:
         """What there is to report of the joined `video`, once all its frames were written."""
         own = own_clip(request, self._join, (self.first_new, inspection.frames - 1), job_id=job_id, created=created)

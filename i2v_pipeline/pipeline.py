@@ -48,7 +48,15 @@ from i2v_pipeline.types import (
     U8Frames,
     U8Image,
 )
-from i2v_pipeline.video import WrittenVideo, finish_video, probe_video, read_frames, write_poster, write_video
+from i2v_pipeline.video import (
+    VideoInfo,
+    WrittenVideo,
+    finish_video,
+    probe_video,
+    read_frames,
+    write_poster,
+    write_video,
+)
 
 GIB = 2**30
 
@@ -137,9 +145,7 @@ def run(
         # No frame of it is meant to be a reference.
         shown = None if spec.takes.references else prepared.pixels
         inspection = _inspect(unfinished, request, shown, joining)
-        told = Told()
-        if joining is not None:
-            told = joining.told(unfinished, request, inspection, job_id=job_id, created=created)
+        told = Told() if joining is None else joining.told(unfinished, request, inspection, job_id, created)
 
         # 4. Report: inside the video and beside it
         engine_facts = dict(engine.facts())
@@ -159,15 +165,7 @@ def run(
                 *advise(inspection, spec, request),
             ),
             plan=plan,
-            output=OutputFacts(
-                width=info.width,
-                height=info.height,
-                frames=info.frames,
-                fps=info.fps,
-                codec=info.codec,
-                frames_sha256=written.frames_sha256,
-                aftercare=facts_of(request, cuts),
-            ),
+            output=_output_of(info, written, facts_of(request, cuts)),
             quality=quality_of(inspection),
             shown_path=outputs.shown_path,
             continuation=told.section,
@@ -175,8 +173,8 @@ def run(
         report = _finish(unfinished, outputs, facts, _stored(prepared) if joining is None else joining.stored_picture)
     finally:
         unfinished.unlink(missing_ok=True)
-    if outputs.first_frame and not spec.takes.references:
-        Image.fromarray(prepared.pixels).save(outputs.first_frame, "PNG")
+    if outputs.first_frame and shown is not None:
+        Image.fromarray(shown).save(outputs.first_frame, "PNG")
     if outputs.poster:
         write_poster(outputs.poster, written.first_frame)
     write_json(outputs.report, report)
@@ -198,6 +196,19 @@ def _inspect(
     size = {"width": inspection.width, "height": inspection.height}
     pairs = inspection.pairs[joining.first_new :]
     return replace(inspection, asked=asked_and_seen(asked, summarise(pairs, fps=fps, **size), pairs, **size))
+
+
+def _output_of(info: VideoInfo, written: WrittenVideo, aftercare: dict[str, Any]) -> OutputFacts:
+    """The file as it was read back, and what was done to the frames in it."""
+    return OutputFacts(
+        width=info.width,
+        height=info.height,
+        frames=info.frames,
+        fps=info.fps,
+        codec=info.codec,
+        frames_sha256=written.frames_sha256,
+        aftercare=aftercare,
+    )
 
 
 def _learn(path: Path, run: Run, machine: Machine) -> None:
