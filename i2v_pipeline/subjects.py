@@ -11,8 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from i2v_pipeline.engines.camera.cutout import cut_out
-from i2v_pipeline.engines.camera.subject import SubjectNetwork
 from i2v_pipeline.errors import PictureError
 from i2v_pipeline.images import Picture, open_picture, prepare
 from i2v_pipeline.inspection.references import reference_findings
@@ -55,6 +53,10 @@ def prepare_reference(picture: Picture, subject: Subject, width: int, height: in
 
 def put_on_white(pixels: U8Image) -> U8Image:
     """The subject that stands out, alone on white. Raises `PictureError` where none does."""
+    # The page asks this of few pictures, and loads no engine before it does.
+    from i2v_pipeline.engines.camera.cutout import cut_out
+    from i2v_pipeline.engines.camera.subject import SubjectNetwork
+
     subject = SubjectNetwork().find(pixels)
     cut = cut_out(pixels, subject.mask, lambda: None, has_fringe=False) if subject.found else None
     if cut is None:

@@ -18,7 +18,7 @@ CAT = ROOT / "examples" / "cat.jpg"
 SMALL = ("--resolution", "160x120", "--frames", "8", "--fps", "8", "--refine", "offline")
 TOP_LEVEL = [
     "refined_prompt", "parameters", "output_path", "schema", "job", "created", "engine", "prompt", "image",
-    "references", "plan", "measured", "findings", "quality", "environment", "output",
+    "references", "plan", "measured", "findings", "quality", "continuation", "environment", "output",
 ]  # fmt: skip
 
 

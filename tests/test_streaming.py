@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from safetensors.torch import save_file  # noqa: E402
-from tiny_models import ALL, I2VGEN, WAN_21, WAN_A14B, picture_for, request_for  # noqa: E402
+from tiny_models import ALL, I2VGEN, VACE, WAN_21, WAN_A14B, picture_for, request_for  # noqa: E402
 from torch import nn  # noqa: E402
 
 from i2v_pipeline.engines import load_engine  # noqa: E402
@@ -161,6 +161,8 @@ def test_of_encoders_and_denoisers_few_layers_are_on_the_device_at_a_time(frames
         expected = {"UMT5EncoderModel", "WanTransformer3DModel"}
     if engine_id == WAN_21:
         expected |= {"CLIPVisionModel"}
+    if engine_id == VACE:
+        expected = {"UMT5EncoderModel", "WanVACETransformer3DModel"}
     assert names == expected
 
 

@@ -254,7 +254,7 @@ def test_the_page_says_what_a_reference_engine_lacks_before_generate(tmp_path, m
     form = {**FORM, "engine": KALEIDO, "resolution": "512p", "frames": 81, "fps": 16, "steps": 50, "guidance": 6.0}
     card = studio.form.plan({**form, "planned": 0, "count": 1}, studio.open())["plan"]
     assert "models convert kaleido" in card and "896 × 512" in card
-    assert "左右各加" in card and "白边" in card
+    assert "完整放在 896 × 512 的白底上" in card
 
 
 def test_a_plan_counts_references(capsys, monkeypatch):
@@ -267,7 +267,7 @@ def test_a_plan_counts_references(capsys, monkeypatch):
         seconds.append(next(stage["seconds"] for stage in plan["stages"] if stage["name"] == "denoise"))
     # 4.8 % more tokens each, and attention grows with their square.
     assert 1.09 < seconds[1] / seconds[0] < 1.20
-    assert main(["plan", "--engine", KALEIDO, "--gpu", "4090", "--json"]) == 0
+    assert main(["plan", "--engine", KALEIDO, "--gpu", "4090", "--vram", "6", "--json"]) == 0
     refused = json.loads(capsys.readouterr().out)
     assert not refused["fits"] and {each["engine"] for each in refused["alternatives"]} <= {KALEIDO, VACE}
     assert main(["plan", "--engine", KALEIDO, "--references", "4"]) == 2

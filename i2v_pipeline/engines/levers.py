@@ -55,16 +55,18 @@ class Levers:
             self.findings.append(_reused(passes.reused, passes.made))
 
     def _set_attention(self, request: GenerationRequest, denoisers: Mapping[str, Any]) -> None:
-        device = self._parts.device
+        """Nothing where no denoiser is needed any more: a run that goes on at its decoding."""
+        device, probe, kernel = self._parts.device, None, ""
         for name, model in denoisers.items():
             dtype, head_size = self._parts.dtypes[name], model.config.attention_head_dim
             chosen = choose_attention(request.attention, device, dtype, head_size)
             use_attention(model, chosen.kernel, device)
             self.facts |= chosen.facts()
-        if chosen.probe is not None and not chosen.probe.works:
-            self.findings.append(fell_back(chosen.probe))
-        elif chosen.probe is not None and chosen.kernel == "sage":
-            self.findings.append(rounded_attention(chosen.probe))
+            probe, kernel = chosen.probe, chosen.kernel
+        if probe is not None and not probe.works:
+            self.findings.append(fell_back(probe))
+        elif probe is not None and kernel == "sage":
+            self.findings.append(rounded_attention(probe))
 
     def _set_compiled(self, request: GenerationRequest, denoisers: Mapping[str, Any]) -> None:
         # Weights that are replaced while a run goes on, or widened in every pass, stand against one whole graph.

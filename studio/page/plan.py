@@ -91,8 +91,8 @@ def numbers_of(request: GenerationRequest) -> Text:
     size, written = f"{request.width} × {request.height}", length_of(request)
     if request.aftercare == Aftercare():
         return Text(
-            f"{size} · {request.frames} frames · {request.fps} fps · {written.seconds:.1f} s",
-            f"{size} · {request.frames} 帧 · {request.fps} 帧/秒 · {written.seconds:.1f} 秒",
+            f"{size} · {written.frames} frames · {request.fps} fps · {written.seconds:.1f} s",
+            f"{size} · {written.frames} 帧 · {request.fps} 帧/秒 · {written.seconds:.1f} 秒",
         )
     return Text(
         f"{size} · {request.frames} frames at {request.fps} fps → {written.frames} frames at {written.fps} fps · "

@@ -16,7 +16,6 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from i2v_pipeline.engines.camera.subject import SubjectNetwork
 from i2v_pipeline.errors import InputError, PictureError
 from i2v_pipeline.images import open_picture
 from i2v_pipeline.inspection.references import findings_of, named
@@ -191,6 +190,8 @@ def seen_of(request: GenerationRequest) -> list[Seen]:
 @functools.lru_cache(maxsize=64)
 def see(image: Path, remove_background: bool, width: int, height: int) -> Seen:
     """Prepares the picture as the run will; remembered, since an uploaded file lies under the hash of its content."""
+    from i2v_pipeline.engines.camera.subject import SubjectNetwork
+
     try:
         picture = open_picture(image)
         found = findings_of(picture, (width, height), SubjectNetwork().find(picture.pixels))
