@@ -191,8 +191,9 @@ def missing_model(spec: EngineSpec) -> ModelError:
 
 
 def conversion_of(spec: EngineSpec) -> Text:
-    """How a person gets a model whose repository is not in diffusers' layout."""
-    repo, target = _diffusion_of(spec).repo, models_folder() / spec.id
+    """How a person gets a model whose repository is not in diffusers' layout. The page says it too: it has no path."""
+    place = "$STUDIO_MODELS" if os.environ.get("STUDIO_MODELS") else "models"
+    repo, target = _diffusion_of(spec).repo, f"{place}/{spec.id}"
     return Text(
         f"Its weights ({repo}) are not in diffusers' layout, so they cannot be used as they are: download them by "
         f"hand, then type: python app.py models convert kaleido SOURCE {target}",

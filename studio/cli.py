@@ -21,15 +21,16 @@ from i2v_pipeline.planning.devices import known_devices
 from i2v_pipeline.planning.learned import EMPTY
 from i2v_pipeline.presets import find_engine, load_presets
 from i2v_pipeline.specs import EngineSpec
-from i2v_pipeline.types import Aftercare, Attention, FeatureCache, Motion, PresetName, Text
+from i2v_pipeline.types import Motion, PresetName, Text
 from studio.compare_command import add_compare
 from studio.doctor import diagnose, run_line
 from studio.file_commands import add_check, add_continue, add_convert, add_inspect, add_rerun, add_strip, check_out
-from studio.given_pictures import Given, add_pictures, engine_for, given_by, references_in_plan
+from studio.given_pictures import engine_for, given_by, references_in_plan
 from studio.models import best_engine, needs_of, state_of
 from studio.plans import Hypothesis, default_data, learned_in, machine_like, machine_now, plan_choice, told
 from studio.printing import pick, print_json
-from studio.recipe import SEED_LIMIT, Choice, compose, motion_of, origin_of, parse_lora, style_of
+from studio.recipe import SEED_LIMIT, Choice, compose, motion_of, origin_of, style_of
+from studio.request_options import add_request_options, add_speed, choice_of, speed_of
 
 log = logging.getLogger("studio.cli")
 
@@ -77,7 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     for add in adders:
         add(commands)
-    add_compare(commands, _add_request_options, _compare)
+    add_compare(commands, add_request_options, _compare)
     return parser
 
 
@@ -93,55 +94,10 @@ def _add_serve(commands: Any) -> None:  # noqa: ANN401 - argparse does not expor
 
 def _add_generate(commands: Any) -> None:  # noqa: ANN401
     generate = commands.add_parser("generate", help="make a video from a picture and a sentence")
-    _add_request_options(generate)
+    add_request_options(generate)
     generate.add_argument("--out", type=Path, metavar="FILE.mp4", help="the report goes beside it, as FILE.json")
     generate.add_argument("--json", action="store_true", help="print the report")
     generate.set_defaults(run=_generate)
-
-
-def _add_request_options(generate: argparse.ArgumentParser) -> None:
-    """What a video is made of, for every command that makes one."""
-    add_pictures(generate)
-    generate.add_argument("--engine", default="auto", metavar="ID", help="see `models list`; auto: the best one here")
-    generate.add_argument("--preset", default="standard", choices=get_args(PresetName))
-    generate.add_argument("--resolution", metavar="256p|480p|512p|720p|768p|1024p|WxH")
-    generate.add_argument("--fit", choices=("crop", "pad", "stretch"), help="what happens to another aspect")
-    generate.add_argument("--frames", type=int)
-    generate.add_argument("--fps", type=int)
-    generate.add_argument("--steps", type=int)
-    generate.add_argument("--guidance", metavar="G", help="5, a ramp 9..6, an interval 5@0-0.6; two: 3.5,1")
-    generate.add_argument("--flow-shift", type=float, metavar="S", help="of the Wan models' time steps")
-    generate.add_argument("--negative", metavar="TEXT", help="in place of the engine's own negative prompt")
-    generate.add_argument("--seed", type=int, help=f"0 to {SEED_LIMIT - 1}; drawn and reported when it is not given")
-    generate.add_argument("--refine", default="auto", choices=("auto", "llm", "offline", "off"))
-    generate.add_argument(
-        "--lora",
-        action="append",
-        default=[],
-        metavar="FILE[:WEIGHT][@high|@low]",
-        help="a .safetensors file; repeatable",
-    )
-    generate.add_argument("--checkpoint", type=Path, metavar="DIR", help="a local diffusers folder")
-    generate.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    generate.add_argument("--precision", default="auto", choices=("auto", "fp32", "fp16", "bf16", "fp8"))
-    _add_speed(generate)
-    generate.add_argument("--last-image", type=Path, metavar="IMAGE", help="the picture that the video ends with")
-    generate.add_argument("--double-rate", action="store_true", help="put a frame between any two: twice the fps")
-    ending = generate.add_mutually_exclusive_group()
-    for name, what in (("loop", "the end dissolves into the start"), ("boomerang", "back the way that it came")):
-        ending.add_argument(f"--{name}", dest="ending", action="store_const", const=name, default="plain", help=what)
-    generate.add_argument("--no-source", action="store_true", help="leave the source picture out of the MP4")
-
-
-def _add_speed(command: argparse.ArgumentParser) -> None:
-    """What makes a run faster. Off, or chosen without loss, unless it is named."""
-    command.add_argument(
-        "--attention", default="auto", choices=get_args(Attention), help="sage is fast and rounds to 8 bits"
-    )
-    command.add_argument(
-        "--cache", default="off", choices=get_args(FeatureCache), help="faster, with less fine motion and detail"
-    )
-    command.add_argument("--compile", action="store_true", help="pays when several videos of one size are made")
 
 
 def _add_refine(commands: Any) -> None:  # noqa: ANN401
@@ -166,7 +122,7 @@ def _add_plan(commands: Any) -> None:  # noqa: ANN401
     plan.add_argument("--resolution", metavar="256p|480p|512p|720p|768p|1024p|WxH")
     plan.add_argument("--frames", type=int)
     plan.add_argument("--steps", type=int)
-    _add_speed(plan)
+    add_speed(plan)
     plan.add_argument("--references", type=int, metavar="N", help="reference pictures, for engines that take them")
     plan.add_argument("--gpu", metavar="NAME", help=f"another card: {', '.join(known_devices())}, or cpu")
     plan.add_argument("--vram", type=float, metavar="GIB", help="graphics memory that is free")
@@ -223,7 +179,7 @@ def _generate(arguments: argparse.Namespace) -> None:
     _refuse_what_the_engine_lacks(spec, arguments)
     check_out(arguments.out)
     picture, *_ = [open_picture(image) for image in given.images]
-    choice = replace(_choice_of(arguments, given), seed=_seed_of(arguments))
+    choice = replace(choice_of(arguments, given), seed=_seed_of(arguments))
     request_for = partial(compose, spec, choice, image=given.images[0], image_size=(picture.width, picture.height))
     typed = given.prompt
     check_request(spec, request_for(prompt=typed, origin=origin_of(typed, None), motion=Motion()))
@@ -266,35 +222,7 @@ def _compare(arguments: argparse.Namespace) -> None:
     given = given_by(arguments)
     spec = engine_for(given, arguments.engine)
     _refuse_what_the_engine_lacks(spec, arguments)
-    compare(arguments, spec, given, _choice_of(arguments, given))
-
-
-def _choice_of(arguments: argparse.Namespace, given: Given) -> Choice:
-    """What the options of `_add_request_options` choose."""
-    from i2v_pipeline.guidance import parse_guidance
-
-    return Choice(
-        preset=arguments.preset,
-        resolution=arguments.resolution,
-        frames=arguments.frames,
-        fps=arguments.fps,
-        steps=arguments.steps,
-        guidance=None if arguments.guidance is None else parse_guidance(arguments.guidance),
-        negative_prompt=arguments.negative,
-        seed=arguments.seed,
-        fit=arguments.fit,
-        embed_source=not arguments.no_source,
-        flow_shift=arguments.flow_shift,
-        loras=tuple(parse_lora(text) for text in arguments.lora),
-        last_image=arguments.last_image,
-        further_images=given.images[1:],
-        subjects=given.subjects,
-        checkpoint=arguments.checkpoint,
-        device=arguments.device,
-        precision=arguments.precision,
-        aftercare=Aftercare(double_rate=arguments.double_rate, ending=arguments.ending),
-        **_speed_of(arguments),
-    )
+    compare(arguments, spec, given, choice_of(arguments, given))
 
 
 def _seed_of(arguments: argparse.Namespace) -> int:
@@ -348,7 +276,7 @@ def _plan(arguments: argparse.Namespace) -> None:
         resolution=arguments.resolution,
         frames=arguments.frames,
         steps=arguments.steps,
-        **_speed_of(arguments),
+        **speed_of(arguments),
         further_images=(Path("reference"),) * (count - 1),
     )
     # What was learned here says nothing about another card.
@@ -359,11 +287,6 @@ def _plan(arguments: argparse.Namespace) -> None:
         return
     for line in told(answer):
         print(pick(line))
-
-
-def _speed_of(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The fields of `Choice` for what makes a run faster."""
-    return {"attention": arguments.attention, "cache": arguments.cache, "compiled": arguments.compile}
 
 
 def _engine_called(engine_id: str) -> EngineSpec:

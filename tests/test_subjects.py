@@ -253,7 +253,8 @@ def test_the_page_says_what_a_reference_engine_lacks_before_generate(tmp_path, m
     studio = Studio.on(JobStore(tmp_path / "data"))
     form = {**FORM, "engine": KALEIDO, "resolution": "512p", "frames": 81, "fps": 16, "steps": 50, "guidance": 6.0}
     card = studio.form.plan({**form, "planned": 0, "count": 1}, studio.open())["plan"]
-    assert "models convert kaleido" in card and "896 × 512" in card
+    assert f"models convert kaleido SOURCE &#36;STUDIO_MODELS/{KALEIDO}" in card and "896 × 512" in card
+    assert str(tmp_path) not in card
     assert "完整放在 896 × 512 的白底上" in card
 
 
