@@ -21,7 +21,7 @@ FLAVOURS = {
     "wan2.2-i2v-a14b": "万相 2.2 图生视频 A14B",
     "wan2.2-ti2v-5b": "万相 2.2 文图生视频 5B",
 }
-VACE = "wan2.1-vace-1.3b"
+OF_REFERENCES = ("wan2.1-vace-1.3b", "kaleido-14b-s2v")
 CAT, FLOWER = (ROOT / "examples" / name for name in ("cat.jpg", "flower.jpg"))
 KINDS = {".jpg": "image/jpeg", ".mp4": "video/mp4"}
 RUN_MS = 120_000
@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.diffusion]
 @pytest.fixture(scope="module")
 def studio(tiny_checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStudio]:
     """A studio whose models folder holds a tiny model of each flavour."""
-    folders = [tiny_checkpoint(engine_id) for engine_id in (*FLAVOURS, VACE)]
+    folders = [tiny_checkpoint(engine_id) for engine_id in (*FLAVOURS, *OF_REFERENCES)]
     loras = folders[0].parent / "loras"
     loras.mkdir()
     save_lora(loras / "slow.safetensors")
@@ -180,13 +180,14 @@ def expect_subjects(page: Page, *subjects: tuple[str, bool]) -> None:
     expect(page.locator("#seen img")).to_have_count(len(subjects), timeout=PATIENCE_MS)
 
 
+@pytest.mark.parametrize("title", ["Wan 2.1 VACE 1.3B", "Kaleido 14B S2V"])
 def test_two_references_with_names_make_a_video_and_come_back_from_reload_and_file(
-    new_page: Callable[..., Page], studio: RunningStudio
+    new_page: Callable[..., Page], studio: RunningStudio, title: str
 ) -> None:
     page = open_page(new_page(locale="en-US"), studio.url)
     page.fill("#prompt textarea", "a cat sniffs at a flower")
     page.click("[data-fold=advanced]")
-    choose_engine(page, "Wan 2.1 VACE 1.3B")
+    choose_engine(page, title)
     expect(page.locator("#fit")).to_have_count(0)
     page.fill("#resolution input", "96x64")
     page.press("#resolution input", "Enter")
