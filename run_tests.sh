@@ -96,7 +96,7 @@ trap 'rm -f "$output_path"' EXIT
 run_pytest() {
   local color=no
   if [ -t 1 ]; then color=yes; fi
-  "$python" -m pytest --color=$color -m "$selection" "$@" | tee "$output_path"
+  "$python" -m pytest --color=$color --numprocesses 2 --dist loadfile -m "$selection" "$@" | tee "$output_path"
 }
 run_pytest "$@" || failed="$failed, pytest"
 

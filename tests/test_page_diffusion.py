@@ -14,6 +14,8 @@ from running_studio import PATIENCE_MS, ROOT, RunningStudio, choose_example, ope
 
 from i2v_pipeline.presets import load_presets
 from tests.test_diffusion_requests import save_lora
+from tests.test_page_compare import CELLS, LOOKS, PLAY_TOGETHER, TOGETHER_S, choose_axis
+from tests.test_page_lists import idle_workers
 
 FLAVOURS = {
     "i2vgen-xl": "I2VGen-XL",
@@ -232,3 +234,35 @@ def test_two_references_with_names_make_a_video_and_come_back_from_reload_and_fi
     assert made["parameters"] == report["parameters"]
     assert made["output"]["frames_sha256"] == report["output"]["frames_sha256"]
     assert "Traceback" not in studio.log(), studio.log()
+
+
+def test_nine_cells_of_a_model_play_together_and_are_found_again(page: Page, studio: RunningStudio) -> None:
+    open_page(page, studio.url)
+    choose_example(page, "cat.jpg", "猫转头")
+    page.click("[data-fold=advanced]")
+    choose_engine(page, FLAVOURS["wan2.2-ti2v-5b"])
+    page.fill("#resolution input", "96x64")
+    page.press("#resolution input", "Enter")
+    # Long enough to be looked at while it plays: two seconds.
+    for field, value in {"frames": "17", "fps": "8", "steps": "1"}.items():
+        set_value(page, field, value)
+    page.click("[data-fold=compare]")
+    page.check("#compare-mode input[value=grid]")
+    choose_axis(page, "x", "引导系数", "3, 5, 7")
+    choose_axis(page, "y", "随机种子", "1, 2, 3")
+    expect(page.locator("#compare-plan")).to_contain_text("9 个视频", timeout=PATIENCE_MS)
+    with idle_workers(studio):
+        page.click("#compare")
+        expect(page.locator(CELLS)).to_have_count(9, timeout=PATIENCE_MS)
+        page.locator(CELLS).nth(8).get_by_role("button", name="取消").click()
+        expect(page.locator(f"{CELLS} .state.cancelled")).to_have_count(1, timeout=PATIENCE_MS)
+    expect(page.locator(f"{CELLS} video")).to_have_count(8, timeout=RUN_MS)
+    page.click("#comparison [data-play]")
+    assert len(page.evaluate(PLAY_TOGETHER, [TOGETHER_S, LOOKS])) == LOOKS
+    page.reload()
+    expect(page.locator(f"{CELLS} video")).to_have_count(8, timeout=PATIENCE_MS)
+    cells = [cell.get_attribute("data-cell") for cell in page.locator(f"{CELLS}:has(video)").all()]
+    reports = [json.loads((studio.data / "jobs" / str(cell) / "report.json").read_text("utf-8")) for cell in cells]
+    asked = [(report["parameters"]["seed"], report["parameters"]["guidance"]) for report in reports]
+    assert asked == [(seed, guidance) for seed in (1, 2, 3) for guidance in (3.0, 5.0, 7.0)][:8]
+    assert len({report["output"]["frames_sha256"] for report in reports}) == 8
