@@ -58,9 +58,9 @@ def set_up(page: Page, studio: RunningStudio, **chosen: str) -> None:
 def choose_axis(page: Page, axis: str, word: str, values: str | None = None) -> None:
     page.click(f"#{axis}-field input")
     page.click(f"#{axis}-field [role=option]:has-text('{word}')")
-    if values is None:
-        expect(page.locator(f"#{axis}-values textarea")).not_to_have_value("", **PATIENCE)
-    else:
+    # What is proposed would replace what is typed before it is there.
+    expect(page.locator(f"#{axis}-values textarea")).not_to_have_value("", **PATIENCE)
+    if values is not None:
         page.fill(f"#{axis}-values textarea", values)
 
 

@@ -14,8 +14,6 @@ from running_studio import PATIENCE_MS, ROOT, RunningStudio, choose_example, ope
 
 from i2v_pipeline.presets import load_presets
 from tests.test_diffusion_requests import save_lora
-from tests.test_page_compare import CELLS, LOOKS, PLAY_TOGETHER, TOGETHER_S, choose_axis
-from tests.test_page_lists import idle_workers
 
 FLAVOURS = {
     "i2vgen-xl": "I2VGen-XL",
@@ -66,7 +64,9 @@ def test_an_engine_brings_its_presets_settings_and_its_own_negative_prompt(
     assert "最差质量" in (page.get_attribute("#negative-prompt textarea", "placeholder") or "")
     page.check("#preset input[value=fast]")
     expect(page.locator("#steps input[type=number]")).to_have_value("4")
-    expect(page.locator("#plan .plan-numbers")).to_contain_text("81 frames", timeout=PATIENCE_MS)
+    # The draft comes with the plan's answer, and only another number of frames tells which answer it is.
+    set_value(page, "frames", "77")
+    expect(page.locator("#plan .plan-numbers")).to_contain_text("77 frames", timeout=PATIENCE_MS)
 
     page.reload()
     expect(page.locator("#preset input[value=fast]")).to_be_checked(timeout=PATIENCE_MS)
@@ -234,35 +234,3 @@ def test_two_references_with_names_make_a_video_and_come_back_from_reload_and_fi
     assert made["parameters"] == report["parameters"]
     assert made["output"]["frames_sha256"] == report["output"]["frames_sha256"]
     assert "Traceback" not in studio.log(), studio.log()
-
-
-def test_nine_cells_of_a_model_play_together_and_are_found_again(page: Page, studio: RunningStudio) -> None:
-    open_page(page, studio.url)
-    choose_example(page, "cat.jpg", "猫转头")
-    page.click("[data-fold=advanced]")
-    choose_engine(page, FLAVOURS["wan2.2-ti2v-5b"])
-    page.fill("#resolution input", "96x64")
-    page.press("#resolution input", "Enter")
-    # Long enough to be looked at while it plays: two seconds.
-    for field, value in {"frames": "17", "fps": "8", "steps": "1"}.items():
-        set_value(page, field, value)
-    page.click("[data-fold=compare]")
-    page.check("#compare-mode input[value=grid]")
-    choose_axis(page, "x", "引导系数", "3, 5, 7")
-    choose_axis(page, "y", "随机种子", "1, 2, 3")
-    expect(page.locator("#compare-plan")).to_contain_text("9 个视频", timeout=PATIENCE_MS)
-    with idle_workers(studio):
-        page.click("#compare")
-        expect(page.locator(CELLS)).to_have_count(9, timeout=PATIENCE_MS)
-        page.locator(CELLS).nth(8).get_by_role("button", name="取消").click()
-        expect(page.locator(f"{CELLS} .state.cancelled")).to_have_count(1, timeout=PATIENCE_MS)
-    expect(page.locator(f"{CELLS} video")).to_have_count(8, timeout=RUN_MS)
-    page.click("#comparison [data-play]")
-    assert len(page.evaluate(PLAY_TOGETHER, [TOGETHER_S, LOOKS])) == LOOKS
-    page.reload()
-    expect(page.locator(f"{CELLS} video")).to_have_count(8, timeout=PATIENCE_MS)
-    cells = [cell.get_attribute("data-cell") for cell in page.locator(f"{CELLS}:has(video)").all()]
-    reports = [json.loads((studio.data / "jobs" / str(cell) / "report.json").read_text("utf-8")) for cell in cells]
-    asked = [(report["parameters"]["seed"], report["parameters"]["guidance"]) for report in reports]
-    assert asked == [(seed, guidance) for seed in (1, 2, 3) for guidance in (3.0, 5.0, 7.0)][:8]
-    assert len({report["output"]["frames_sha256"] for report in reports}) == 8
