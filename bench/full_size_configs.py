@@ -71,6 +71,8 @@ _WAN_14B: Config = {
     "in_channels": 36,
     "out_channels": 16,
 }
+# References are further latent frames, so there is nothing beside the noise.
+_WAN_T2V_14B: Config = {**_WAN_14B, "in_channels": 16}
 _WAN_5B: Config = {
     "num_attention_heads": 24,
     "attention_head_dim": 128,
@@ -124,12 +126,8 @@ CONFIGS: Mapping[str, Mapping[str, Config]] = {
         "vae": _WAN_VAE_21,
     },
     "wan2.2-ti2v-5b": {"transformer": _WAN_5B, "text_encoder": _UMT5_XXL, "vae": _WAN_VAE_22},
-    # Text-to-video's transformer: references are further latent frames, so there is nothing beside the noise.
-    "kaleido-14b-s2v": {
-        "transformer": {**_WAN_14B, "in_channels": 16},
-        "text_encoder": _UMT5_XXL,
-        "vae": _WAN_VAE_21,
-    },
+    "kaleido-14b-s2v": {"transformer": _WAN_T2V_14B, "text_encoder": _UMT5_XXL, "vae": _WAN_VAE_21},
+    "skyreels-v3-r2v-14b": {"transformer": _WAN_T2V_14B, "text_encoder": _UMT5_XXL, "vae": _WAN_VAE_21},
     "wan2.1-vace-1.3b": {"transformer": _VACE_1B, "text_encoder": _UMT5_XXL, "vae": _WAN_VAE_21},
     "wan2.1-vace-14b": {"transformer": _VACE_14B, "text_encoder": _UMT5_XXL, "vae": _WAN_VAE_21},
 }

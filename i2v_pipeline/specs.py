@@ -108,6 +108,10 @@ class ReferenceSpec:
     slots: int
     guidance: float | None
 
+    def frames_for(self, pictures: int) -> int:
+        """The latent frames that this many references take, empty slots among them."""
+        return max(self.slots, pictures)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionSpec:

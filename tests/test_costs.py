@@ -18,7 +18,7 @@ FLOPS_TOLERANCE = 0.02
 ACTIVATIONS_TOLERANCE = 0.10
 TRAFFIC_TOLERANCE = 0.05
 XL, W21, A14B, TI2V = "i2vgen-xl", "wan2.1-i2v-14b-480p", "wan2.2-i2v-a14b", "wan2.2-ti2v-5b"
-KALEIDO, VACE, VACE_14B = "kaleido-14b-s2v", "wan2.1-vace-1.3b", "wan2.1-vace-14b"
+KALEIDO, SKYREELS, VACE, VACE_14B = "kaleido-14b-s2v", "skyreels-v3-r2v-14b", "wan2.1-vace-1.3b", "wan2.1-vace-14b"
 
 pytestmark = pytest.mark.diffusion
 
@@ -71,7 +71,7 @@ def test_a_pass_of_a_transformer_costs_what_was_counted(engine_id, width, height
     assert_agrees(denoiser.work(width, height, frames), count_step(engine_id, width, height, frames))
 
 
-@pytest.mark.parametrize("engine_id", [KALEIDO, VACE, VACE_14B])
+@pytest.mark.parametrize("engine_id", [KALEIDO, SKYREELS, VACE, VACE_14B])
 @pytest.mark.parametrize(("width", "height", "frames", "references"), [(256, 256, 5, 1), (896, 512, 81, 3)])
 def test_a_pass_with_references_costs_what_was_counted(engine_id, width, height, frames, references):
     from bench.counting import count_step
@@ -86,6 +86,16 @@ def test_a_reference_has_the_tokens_of_one_latent_frame():
     assert isinstance(denoiser, Transformer)
     assert denoiser.tokens(896, 512, 81) == 37_632
     assert denoiser.tokens(896, 512, 81, references=3) == 37_632 + 3 * 1_792
+
+
+def test_empty_slots_for_references_are_computed_like_references():
+    from i2v_pipeline.types import Subject
+
+    def forward(engine_id: str, count: int) -> float:
+        pictures = {"images": (Path("a"),) * count, "subjects": (Subject(),) * count}
+        return job_for(engine_id, width=896, height=512, frames=81, **pictures).forward.flops
+
+    assert forward(SKYREELS, 1) == forward(SKYREELS, 3) > forward(KALEIDO, 3) > forward(KALEIDO, 1)
 
 
 def test_what_the_vae_encodes_is_each_reference_and_for_vace_an_empty_video_too():

@@ -20,7 +20,7 @@ from diffusers import (  # noqa: E402
 )
 from PIL import Image  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
-from tiny_models import KALEIDO, VACE, WAN_5B, frames_of, picture_for, request_for  # noqa: E402
+from tiny_models import KALEIDO, SKYREELS, VACE, WAN_5B, frames_of, picture_for, request_for  # noqa: E402
 
 from i2v_pipeline.engines.diffusion import DiffusionEngine  # noqa: E402
 from i2v_pipeline.engines.family import Inputs  # noqa: E402
@@ -303,6 +303,55 @@ def test_a_saved_state_of_another_second_reference_is_not_gone_on_with(make, kal
     after = np.concatenate(list(engine.generate(request, other, lambda _: None, state)))
     assert np.array_equal(fresh, after) and "resumed_at_step" not in engine.facts()
     assert "state_not_used" in [finding.code for finding in engine.findings()]
+
+
+# --- SkyReels ---------------------------------------------------------------------------------------------------------
+
+
+def published_frames(request):
+    """The frames of the published program's loop, over diffusers' parts: four slots after the video, three passes."""
+    pipeline = WanPipeline.from_pretrained(request.checkpoint)
+    vae, model = pipeline.vae, pipeline.transformer
+    scheduler = UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, num_train_timesteps=1000, flow_shift=5.0
+    )
+    scheduler.set_timesteps(request.steps)
+    mean = torch.tensor(vae.config.latents_mean).view(1, -1, 1, 1, 1)
+    scale = 1.0 / torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1)
+    with torch.no_grad():
+        prompt, negative = pipeline.encode_prompt(
+            request.prompt, negative_prompt=request.negative_prompt, max_sequence_length=512, device="cpu"
+        )
+        slots = torch.zeros(1, vae.config.z_dim, 4, request.height // 8, request.width // 8)
+        for index, picture in enumerate(picture_for(request).references):
+            pixels = torch.from_numpy(picture.pixels.copy()).permute(2, 0, 1)[None, :, None].float() / 127.5 - 1
+            slots[:, :, index : index + 1] = (vae.encode(pixels).latent_dist.mode() - mean) * scale
+        shape = (1, vae.config.z_dim, (request.frames - 1) // 4 + 1, *slots.shape[3:])
+        latents = torch.randn(shape, generator=torch.Generator().manual_seed(request.seed))
+
+        def look(text, shown):
+            hidden = torch.cat([latents, shown], dim=2)
+            output = model(hidden_states=hidden, timestep=timestep[None], encoder_hidden_states=text).sample
+            return output[:, :, : shape[2]]
+
+        for timestep in scheduler.timesteps:
+            output = look(prompt, slots)
+            if request.guidance > 1:
+                unguided, bare = look(negative, slots), look(negative, torch.zeros_like(slots))
+                output = bare + 5.0 * (unguided - bare) + request.guidance * (output - unguided)
+            latents = scheduler.step(output, timestep, latents).prev_sample
+        video = vae.decode(latents / scale + mean).sample
+    return ((video[0].permute(1, 2, 3, 0) / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+
+
+@pytest.mark.parametrize("guidance", [1.0, 7.5])
+@pytest.mark.parametrize("count", [1, 3])
+def test_skyreels_makes_the_frames_of_the_published_loop_to_the_last_bit(make, tiny_checkpoint, count, guidance):
+    request = request_for(SKYREELS, tiny_checkpoint(SKYREELS), guidance=guidance)
+    request = replace(request, images=request.images[:1] * count, subjects=request.subjects[:1] * count)
+    engine = make(load_presets()[SKYREELS])
+    assert np.array_equal(frames_of(engine, request), published_frames(request))
+    assert engine.facts()["passes"] == (3 if guidance == 1.0 else 9)
 
 
 # --- VACE -------------------------------------------------------------------------------------------------------------

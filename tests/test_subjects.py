@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from page_handlers import FORM, Studio
 from PIL import Image
-from tiny_models import KALEIDO, VACE, VACE_14B, request_for
+from tiny_models import KALEIDO, SKYREELS, VACE, VACE_14B, request_for
 
 from i2v_pipeline.checks import check_request
 from i2v_pipeline.engines.camera.subject import judge_mask
@@ -194,12 +194,12 @@ def test_auto_never_takes_a_reference_engine_for_a_first_picture_and_finds_one_f
     assert best_engine(engines, machine).id == "camera"
     assert best_reference_engine(engines, machine).id == VACE_14B
     monkeypatch.setattr("studio.models.is_here", lambda spec: False)
-    with pytest.raises(RequestError, match=f"{KALEIDO}, {VACE}, {VACE_14B}"):
+    with pytest.raises(RequestError, match=f"{KALEIDO}, {SKYREELS}, {VACE}, {VACE_14B}"):
         best_reference_engine(engines, machine)
 
 
 def test_their_prompts_are_refined_in_kaleidos_style():
-    assert {style_of(find_engine(engine_id)).name for engine_id in (KALEIDO, VACE, VACE_14B)} == {"kaleido"}
+    assert {style_of(find_engine(engine_id)).name for engine_id in (KALEIDO, SKYREELS, VACE, VACE_14B)} == {"kaleido"}
     assert Choice().fit is None
 
 
@@ -270,14 +270,14 @@ def test_a_plan_counts_references(capsys, monkeypatch):
     assert 1.09 < seconds[1] / seconds[0] < 1.20
     assert main(["plan", "--engine", KALEIDO, "--gpu", "4090", "--vram", "6", "--json"]) == 0
     refused = json.loads(capsys.readouterr().out)
-    assert not refused["fits"] and {each["engine"] for each in refused["alternatives"]} <= {KALEIDO, VACE}
+    assert not refused["fits"] and {each["engine"] for each in refused["alternatives"]} <= {KALEIDO, SKYREELS, VACE}
     assert main(["plan", "--engine", KALEIDO, "--references", "4"]) == 2
     assert "1 to 3 are allowed" in capsys.readouterr().err
     assert main(["plan", "--engine", "camera", "--references", "1"]) == 2
 
 
 @pytest.mark.diffusion
-@pytest.mark.parametrize("engine_id", [KALEIDO, VACE])
+@pytest.mark.parametrize("engine_id", [KALEIDO, SKYREELS, VACE])
 def test_the_command_line_makes_a_video_of_references_and_makes_it_again(
     tiny_checkpoint, tmp_path, capsys, monkeypatch, engine_id
 ):

@@ -42,8 +42,8 @@ from i2v_pipeline.types import GenerationRequest, Motion, Prepared, PromptOrigin
 
 WAN_21, WAN_A14B, WAN_5B, I2VGEN = "wan2.1-i2v-14b-480p", "wan2.2-i2v-a14b", "wan2.2-ti2v-5b", "i2vgen-xl"
 WANS = (WAN_21, WAN_A14B, WAN_5B)
-KALEIDO, VACE, VACE_14B = "kaleido-14b-s2v", "wan2.1-vace-1.3b", "wan2.1-vace-14b"
-ALL = (*WANS, I2VGEN, KALEIDO, VACE)
+KALEIDO, SKYREELS, VACE, VACE_14B = "kaleido-14b-s2v", "skyreels-v3-r2v-14b", "wan2.1-vace-1.3b", "wan2.1-vace-14b"
+ALL = (*WANS, I2VGEN, KALEIDO, SKYREELS, VACE)
 WORDS = ("a", "rose", "opens", "slowly", "cat", "turns", "its", "head", "water", "blurry", "static", "camera")
 CLIP_SIDE = 32
 
@@ -52,7 +52,7 @@ def save_checkpoint(engine_id: str, folder: Path) -> Path:
     """A checkpoint for `engine_id` in diffusers' layout; the same bytes every time."""
     with torch.random.fork_rng():
         torch.manual_seed(len(engine_id))
-        makers = {I2VGEN: _i2vgen_xl, KALEIDO: _kaleido, VACE: _vace, VACE_14B: _vace}
+        makers = {I2VGEN: _i2vgen_xl, KALEIDO: _t2v, SKYREELS: _t2v, VACE: _vace, VACE_14B: _vace}
         pipeline = makers[engine_id]() if engine_id in makers else _wan(engine_id)
     pipeline.save_pretrained(folder)
     return folder
@@ -157,12 +157,12 @@ def _text_parts() -> dict[str, object]:
     return {"tokenizer": tokenizer, "text_encoder": text_encoder}
 
 
-def _kaleido() -> WanPipeline:
+def _t2v() -> WanPipeline:
     return WanPipeline(
         **_text_parts(),
         vae=_vae_21(),
         scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0),
-        # References have positions from 80 on.
+        # Kaleido's references have positions from 80 on.
         transformer=WanTransformer3DModel(**_SMALL, rope_max_seq_len=128).eval(),
     )
 

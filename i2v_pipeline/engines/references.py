@@ -48,7 +48,7 @@ class References:
         """The prompts, and one latent frame for each reference; latents of zero fill up the slots that are left."""
         prompt, negative = self._wan.prompts(inputs.request, on_load)
         references = self._wan.still_latents(inputs.pictures, on_load)
-        missing = max(self._how.slots - references.shape[2], 0)
+        missing = self._how.frames_for(references.shape[2]) - references.shape[2]
         empty = references.new_zeros(*references.shape[:2], missing, *references.shape[3:])
         references = torch.cat([references, empty], dim=2).to(self._parts.device)
         return Conditioning(prompt=prompt, negative=negative, references=references)

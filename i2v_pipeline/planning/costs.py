@@ -110,8 +110,11 @@ def job_of(spec: EngineSpec, diffusion: DiffusionSpec, request: GenerationReques
     pixels, guided = request.width * request.height, _guided_steps(diffusion, request)
     shape = (request.width, request.height, request.frames)
     steps, references = request.steps or 0, len(request.images) if spec.takes.references else 0
-    # Where references are guided apart from the prompt a guided step is three passes.
-    further = 2 if diffusion.references is not None and diffusion.references.guidance is not None else 1
+    further = 1
+    if diffusion.references is not None:
+        references = diffusion.references.frames_for(references)
+        # Where references are guided apart from the prompt a guided step is three passes.
+        further = 2 if diffusion.references.guidance is not None else 1
     return Job(
         encode=_encoders_work(architecture, prompts=2 if guided else 1, wider=wider),
         vae_encode=_wider(_pictures_work(spec, architecture, request), vae_wider),
