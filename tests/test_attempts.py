@@ -93,9 +93,9 @@ def allocator(monkeypatch):
     def make(stage, modes, error=no_room, passes=3):
         made = Allocator(stage, modes, error, passes)
 
-        def watched(parts, name, adapt):
+        def watched(parts, name):
             made.loading(parts.mode.id)
-            load(parts, name, adapt)
+            load(parts, name)
             made.watch(name, parts.mode.id, parts._modules[name])
 
         monkeypatch.setattr(Parts, "_load", watched)
