@@ -65,20 +65,26 @@ class Fullest:
             self._most = max(self._most, held_bytes(self._process))
 
 
-def write_parts(folder: Path, *, layers: int = 8, width: int = 1536) -> None:
-    """A transformer of so many layers and a text encoder, in files of 200 MB as repositories have them."""
+def write_transformer(folder: Path, *, layers: int = 6, width: int = 1024) -> None:
+    """In files of 100 MB, as repositories have them."""
     import torch
     from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
-    from transformers import UMT5Config, UMT5EncoderModel
 
     torch.manual_seed(0)
     WanTransformer3DModel(
         num_attention_heads=width // 128, attention_head_dim=128, in_channels=36, out_channels=16, text_dim=512,
         freq_dim=256, ffn_dim=4 * width, num_layers=layers,
-    ).save_pretrained(folder / "transformer", max_shard_size="200MB")  # fmt: skip
+    ).save_pretrained(folder / "transformer", max_shard_size="100MB")  # fmt: skip
+
+
+def write_text_encoder(folder: Path, *, layers: int = 6, width: int = 1024) -> None:
+    import torch
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    torch.manual_seed(0)
     UMT5EncoderModel(
         UMT5Config(vocab_size=30_000, d_model=width, d_kv=64, d_ff=4 * width, num_layers=layers, num_heads=width // 64)
-    ).save_pretrained(folder / "text_encoder", max_shard_size="200MB")
+    ).save_pretrained(folder / "text_encoder", max_shard_size="100MB")
 
 
 def measure(folder: Path, name: str, mode: str) -> dict[str, Any]:
@@ -123,7 +129,8 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_parts(folder)
+        write_transformer(folder)
+        write_text_encoder(folder)
         for part, forms in FORMS.items():
             on_disk = sum(file.stat().st_size for file in (folder / part).glob("*.safetensors"))
             for form, mode in forms.items():

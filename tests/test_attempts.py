@@ -277,6 +277,8 @@ def test_too_little_ram_on_a_processor_is_survived_too(generated, request_of, al
     assert [(each["mode"], each["memory"]) for each in report["measured"]["attempts"]] == [
         ("cpu", "ram"), ("cpu-tiled", None),
     ]  # fmt: skip
+    told = next(finding for finding in report["findings"] if finding["code"] == "out_of_memory")
+    assert told["remedy"] == "End other programs that use the memory."
 
 
 def test_another_error_is_no_lack_of_memory(generated, request_of, allocator):

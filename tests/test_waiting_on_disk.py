@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import weakref
 
 import numpy as np
@@ -11,6 +14,8 @@ torch = pytest.importorskip("torch")
 
 from tiny_models import ALL, I2VGEN, WAN_A14B, picture_for, request_for  # noqa: E402
 
+from bench import loading  # noqa: E402
+from bench.loading import write_transformer  # noqa: E402
 from i2v_pipeline.engines import levers, load_engine, passes  # noqa: E402
 from i2v_pipeline.engines.loading import Parts  # noqa: E402
 from i2v_pipeline.engines.meter import LoadTeller  # noqa: E402
@@ -125,6 +130,15 @@ def test_a_freshly_read_expert_runs_as_the_request_wants(run, monkeypatch):
         for name in ("cache", "compiled", "passes", "attention"):
             assert engine.facts()[name] == facts[name]
         assert facts["compiled"] or facts["cache"]["passes_reused"] > 0
+
+
+def test_of_weights_in_fp8_the_full_ones_are_never_in_memory_together(tmp_path):
+    write_transformer(tmp_path, layers=3, width=1024)
+    program = [sys.executable, loading.__file__, "--one", str(tmp_path), "transformer", "fp8-swapped"]
+    # In a process of its own: this one keeps memory that it has once had.
+    said = subprocess.run(program, capture_output=True, text=True, check=True).stdout
+    measured = json.loads(said.splitlines()[-1])
+    assert measured["part_mib"] > 0 and measured["beyond_mib"] < 0.6 * measured["part_mib"]
 
 
 # --- what is told, and cancelling -------------------------------------------------------------------------------------
