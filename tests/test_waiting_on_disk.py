@@ -58,7 +58,9 @@ def alive(monkeypatch):
 
 
 def parts_of(engine_id):
-    return set(load_presets()[engine_id].diffusion.components)
+    diffusion = load_presets()[engine_id].diffusion
+    assert diffusion is not None
+    return set(diffusion.components)
 
 
 @pytest.mark.parametrize("engine_id", ALL)
