@@ -29,7 +29,7 @@ CUDA_CONTEXT_GIB = 0.6
 LIBRARIES_GIB = 1.5
 """The process with torch, diffusers and transformers, before it has loaded anything."""
 READ_BYTES_PER_S = 1e9
-"""Reading weights from the disk: an NVMe drive and one thread."""
+"""Reading weights: an NVMe drive and several threads. vllm-omni tells 1.2e9 for A14B with four, 0.25e9 with one."""
 WRITE_S_PER_MP = 0.020
 """Encoding one frame and reading it back, per megapixel, on two cores of an AMD EPYC."""
 VIDEO_BYTES_PER_PIXEL = 0.03
