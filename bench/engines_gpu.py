@@ -33,8 +33,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 # Run as a file, this program finds the project only now.
 from studio.allocation import allocator_settings  # noqa: E402
 
-# As in every process of the studio that generates; PyTorch reads it when it starts.
-os.environ.update(allocator_settings(os.environ))
+if __name__ == "__main__":
+    # As in every process of the studio that generates; PyTorch reads it when it starts.
+    os.environ.update(allocator_settings(os.environ))
 
 import tiny_models  # noqa: E402  # pyright: ignore[reportMissingImports]
 import torch  # noqa: E402
