@@ -138,7 +138,7 @@ def component(engine_id: str, name: str) -> Any:  # noqa: ANN401
     assert spec.diffusion is not None
     in_fp32 = i2vgen_xl.IN_FP32 if spec.family == "i2vgen_xl" else wan.IN_FP32
     model = build_empty(kinds_of(spec)[name], CONFIGS[engine_id][name])
-    fill(model, META, torch.float32 if name in in_fp32 else DTYPES[spec.diffusion.precision])
+    fill(model, META, META, torch.float32 if name in in_fp32 else DTYPES[spec.diffusion.precision])
     if name == "transformer" and spec.diffusion.per_token_timesteps:
         use_two_timesteps(model)
     return model.to(META).eval()

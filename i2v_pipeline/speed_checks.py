@@ -31,8 +31,9 @@ def _attention_mistakes(spec: EngineSpec, request: GenerationRequest) -> Iterato
         return
     if not spec.takes.attention:
         yield Text(
-            f"Attention {kernel}: {spec.id} computes it with PyTorch's own kernel alone. Choose auto.",
-            f"注意力内核 {kernel}：{spec.id} 只能使用 PyTorch 自带的内核。请选择 auto。",
+            f"Attention {kernel}: {spec.id} computes it with PyTorch's own kernel alone, which its layers call by "
+            "name. Choose auto.",
+            f"注意力内核 {kernel}：{spec.id} 的各层直接调用 PyTorch 自带的内核，无法更换。请选择 auto。",
         )
     if request.device == "cpu" or request.precision == "fp32":
         yield Text(
@@ -74,6 +75,14 @@ def _cache_mistakes(spec: EngineSpec, request: GenerationRequest) -> Iterator[Te
 
 
 def _no_such_cache(spec: EngineSpec, kind: str) -> Text:
+    if spec.family == "vace":
+        # diffusers remembers what the layers after the first add up to, with what the branch has put between them.
+        return Text(
+            f"Cache {kind}: {spec.id} has none, since its second branch adds to what the layers make between them, and "
+            "a step that leaves layers out would add that twice. Choose off.",
+            f"缓存 {kind}：{spec.id} 的第二分支在各层之间叠加内容，跳过层的步骤会把它叠加两次，因此不能使用缓存。"
+            "请选择 off。",
+        )
     if not spec.takes.caches:
         return Text(
             f"Cache {kind}: {spec.id} has none, since its denoiser is no row of equal layers. Choose off.",

@@ -26,7 +26,9 @@ Fit = Literal["crop", "pad", "stretch", "white"]
 """`white`: the whole picture in the middle of white, as the models that take references were trained."""
 Severity = Literal["info", "warn", "error"]
 PromptSource = Literal["llm", "offline", "typed"]
-SettingName = Literal["preset", "resolution", "frames", "fps", "steps", "guidance", "fit", "negative_prompt", "seed"]
+SettingName = Literal[
+    "preset", "resolution", "frames", "fps", "steps", "guidance", "fit", "negative_prompt", "seed", "compiled"
+]  # fmt: skip
 PresetName = Literal["preview", "standard", "high_motion", "creative", "fast"]
 """The first four stand for every engine; `fast` where a distilled LoRA exists."""
 Expert = Literal["high", "low"]

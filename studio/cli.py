@@ -341,6 +341,7 @@ def _doctor(arguments: argparse.Namespace) -> None:
         print(f"         {pick(Text(run['reason'], run['reason_zh']))}")
     for faster in dict.fromkeys(Text(*each.values()) for run in diagnosis["engines"] for each in run["faster"]):
         print(f"faster   {pick(faster)}")
+    print(f"advice   {pick(Text(*diagnosis['advice'].values()))}")
     device, refiner = diagnosis["device"], diagnosis["refiner"]
     print(f"device   {device['name']}, {device['cores']} cores, {device['ram_gib']} GiB RAM")
     print(f"refiner  {refiner['provider'] or 'offline rules'} {refiner['model'] or ''}".rstrip())

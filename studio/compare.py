@@ -19,13 +19,15 @@ from i2v_pipeline.guidance import parse_guidance
 from i2v_pipeline.hub import check_model, is_here
 from i2v_pipeline.images import fit_size
 from i2v_pipeline.planning import plan_run
+from i2v_pipeline.planning.compiling import shape_of
 from i2v_pipeline.planning.costs import VIDEO_BYTES_PER_PIXEL
 from i2v_pipeline.planning.machine import Machine
 from i2v_pipeline.presets import find_engine, load_presets
 from i2v_pipeline.specs import EngineSpec
-from i2v_pipeline.types import GenerationRequest, Motion, PromptOrigin, Text
+from i2v_pipeline.types import Finding, GenerationRequest, Motion, PromptOrigin, Text
+from studio.compile_offer import compile_offer
 from studio.jobs.comparisons import Axis, AxisField, Sketch
-from studio.plans import machine_now
+from studio.plans import machine_now, once_for_each_kind
 from studio.recipe import SEED_LIMIT, Choice, compose, preset_of
 
 MAX_CELLS = 25
@@ -77,11 +79,15 @@ class Base:
 
 @dataclass(frozen=True, kw_only=True)
 class Total:
-    """What a whole comparison is expected to take. `misfits` say why a cell would not fit into this machine."""
+    """What a whole comparison is expected to take. `misfits` say why a cell would not fit into this machine.
+
+    `offer` is what would make it quicker in all, for somebody to choose.
+    """
 
     seconds: float
     disk_bytes: int
     misfits: tuple[Text, ...]
+    offer: Finding | None
 
 
 def split_values(field: AxisField, text: str) -> tuple[str, ...]:
@@ -177,27 +183,34 @@ def run_order(requests: Sequence[GenerationRequest]) -> tuple[int, ...]:
 
 
 def plan_total(sketch: Sketch, machine: Machine | None = None) -> Total:
-    """Seconds and bytes of all cells: a model is loaded anew only where the cell before had another one.
+    """Seconds and bytes of all cells: a model is loaded anew only where the cell before had another one, and what a
+    size takes once, as compiling does, is counted for the first cell of that size.
 
     A download is not part of it: a comparison whose models are not all here is refused (`check_models`).
     """
     machine = machine or machine_now()
-    known: dict[Any, Any] = {}
+    plan_of = once_for_each_kind(lambda request: plan_run(find_engine(request.engine), request, machine))
     seconds, disk_bytes, before = 0.0, 0.0, None
     misfits: list[Text] = []
+    shapes: set[Any] = set()
     for cell in sketch.order:
         request = sketch.requests[cell]
-        shape = replace(request, seed=0, prompt="", origin=PromptOrigin(typed="", refined="", source="typed"))
-        plan = known.get(shape) or known.setdefault(shape, plan_run(find_engine(request.engine), shape, machine))
+        plan, shape = plan_of(request), shape_of(request)
         is_loaded = before == (_loaded(request), request.loras)
-        # Where parts wait on the disk a model is read in every run.
-        stays = is_loaded and any(stage.later_seconds < stage.seconds for stage in plan.stages if stage.name == "load")
-        seconds += sum(stage.seconds for stage in plan.stages if not (stays and stage.name == "load"))
+        for stage in plan.stages:
+            is_first = not is_loaded if stage.name == "load" else shape not in shapes
+            seconds += stage.seconds if is_first else stage.later_seconds
+        shapes.add(shape)
         disk_bytes += _bytes_of(request)
         before = (_loaded(request), request.loras)
         if not plan.fits:
             misfits.append(plan.reason)
-    return Total(seconds=seconds, disk_bytes=round(disk_bytes), misfits=tuple(dict.fromkeys(misfits)))
+    return Total(
+        seconds=seconds,
+        disk_bytes=round(disk_bytes),
+        misfits=tuple(dict.fromkeys(misfits)),
+        offer=compile_offer(sketch.requests, machine, plan_of),
+    )
 
 
 def propose_values(field: AxisField, spec: EngineSpec, choice: Choice) -> tuple[str, ...]:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from i2v_pipeline.errors import Cancelled, InputError, StudioError
 from i2v_pipeline.specs import EngineSpec
@@ -18,6 +18,9 @@ from studio.given_pictures import Given
 from studio.jobs.comparisons import Axis, AxisField
 from studio.printing import print_json, print_line, say
 from studio.recipe import Choice, motion_of, origin_of, style_of
+
+if TYPE_CHECKING:
+    from studio.compare import Total
 
 AS_TYPED, AS_REFINED = "typed", "refined"
 """Values of the prompt axis that mean the command's own prompt, without and with the refiner."""
@@ -55,7 +58,6 @@ def compare(arguments: argparse.Namespace, spec: EngineSpec, given: Given, choic
     from i2v_pipeline.images import open_picture
     from studio.compare import Base, check_models, left_out, make_sketch, plan_total
     from studio.comparison_files import Grid, describe_shape, grid_shape, table_csv, write_grid
-    from studio.plans import duration
 
     # 1. What will be made, and what it takes
     x = _axis(arguments.x, "--x")
@@ -71,14 +73,7 @@ def compare(arguments: argparse.Namespace, spec: EngineSpec, given: Given, choic
     sketch = make_sketch(base, x, y, _Reader(arguments, given.prompt))
     check_models(sketch.requests)
     total = plan_total(sketch)
-    took = duration(total.seconds)
-    say(
-        Text(
-            f"{len(sketch.requests)} videos, about {took.en} in all, {total.disk_bytes / 1e6:.1f} MB.",
-            f"{len(sketch.requests)} 个视频，总共约需 {took.zh}，{total.disk_bytes / 1e6:.1f} MB。",
-        )
-    )
-    for text in (*left_out(base, sketch), *total.misfits):
+    for text in (*total_words(len(sketch.requests), total), *left_out(base, sketch), *total.misfits):
         say(text)
 
     # 2. The cells, in the order that shares most
@@ -110,6 +105,20 @@ def compare(arguments: argparse.Namespace, spec: EngineSpec, given: Given, choic
             "why; the others are there.",
             f"{len(grid.cells)} 个视频中有 {len(failed)} 个未能生成：{'、'.join(failed)}。原因见上；其余已生成。",
         )
+
+
+def total_words(videos: int, total: Total) -> Iterator[Text]:
+    """What all cells take, and what would make that less."""
+    from studio.plans import duration
+
+    took = duration(total.seconds)
+    yield Text(
+        f"{videos} videos, about {took.en} in all, {total.disk_bytes / 1e6:.1f} MB.",
+        f"{videos} 个视频，总共约需 {took.zh}，{total.disk_bytes / 1e6:.1f} MB。",
+    )
+    if total.offer is not None:
+        offered = total.offer.message
+        yield Text(f"{offered.en} --compile does it.", f"{offered.zh}加上 --compile 即可。")
 
 
 class _Reader:

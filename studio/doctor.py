@@ -19,31 +19,37 @@ from i2v_pipeline.planning.machine import Card, Machine, find_card, this_machine
 from i2v_pipeline.planning.tuning import faster_here
 from i2v_pipeline.presets import load_presets
 from i2v_pipeline.specs import EngineSpec
-from i2v_pipeline.types import Text
+from i2v_pipeline.types import PresetName, Text
 from prompt_refiner import check_connection, load_settings
-from studio.models import standard_plan, state_of
-from studio.plans import takes
+from studio.models import best_here_or_not, standard_plan, state_of
+from studio.plans import duration, plan_here, shaped, takes
+from studio.recipe import Choice
 
 GIB = 2**30
 MIN_PYTHON = (3, 10)
 CONNECTION_WAIT_S = 10.0
+PYTORCH_WAIT_S = 120.0
+QUICK_PRESETS: tuple[PresetName, ...] = ("preview", "fast")
+_ASK_PYTORCH = "import torch; print(torch.__version__, torch.version.cuda, torch.cuda.is_available())"
 
 
 def diagnose(*, connect: bool = True, book: Book = EMPTY) -> dict[str, Any]:
     """`ready` and `missing` are lists of {name, detail}; `device` and `refiner` say what would be used.
 
     `engines` has for each one how a standard clip would run here: whether it fits, the mode and why, the seconds of the
-    first run and of later ones as counted or as `book` has learned them, what to download, and what would make it
-    faster on this card. `connect`: the LLM that is set up, if any, is asked for a word, which may take
-    CONNECTION_WAIT_S.
+    first run and of later ones as counted or as `book` has learned them, presets that are quicker, what to download,
+    and what would make it faster on this card. `advice` is what to begin with. `connect`: the LLM that is set up, if
+    any, is asked for a word, which may take CONNECTION_WAIT_S.
     """
-    machine = this_machine(cache_folder())
-    checks = [_python(), _ffmpeg(), *_engines(), _disk()]
+    machine, card = this_machine(cache_folder()), find_card()
+    checks = [_python(), _ffmpeg(), *([] if card is None else [_pytorch(card)]), *_engines(), _disk()]
+    advice = advice_for(machine)
     return {
         "ready": [{"name": name, "detail": detail} for name, is_ready, detail in checks if is_ready],
         "missing": [{"name": name, "detail": detail} for name, is_ready, detail in checks if not is_ready],
         "engines": [_run_of(spec, machine, book) for spec in load_presets().values()],
-        "device": _device(find_card(), machine),
+        "advice": {"message": advice.en, "message_zh": advice.zh},
+        "device": _device(card, machine),
         "refiner": _refiner(connect=connect),
     }
 
@@ -55,9 +61,41 @@ def run_line(run: Mapping[str, Any]) -> Text:
     fetch = Text("", "")
     if run["download_gb"]:
         fetch = Text(f"; {run['download_gb']:.0f} GB to download first", f"；需先下载 {run['download_gb']:.0f} GB")
+    quicker = Text("", "")
+    if run["quicker"]:
+        told = [(each["preset"], duration(each["seconds"])) for each in run["quicker"]]
+        quicker = Text(
+            f"; {', '.join(f'--preset {name} about {took.en}' for name, took in told)}",
+            f"；{'，'.join(f'--preset {name} 约 {took.zh}' for name, took in told)}",
+        )
     return Text(
-        f"{run['id']}: {run['clip']}: {fits.en}, about {seconds.en}{fetch.en}",
-        f"{run['id']}：{run['clip_zh']}：{fits.zh}，约 {seconds.zh}{fetch.zh}",
+        f"{run['id']}: {run['clip']}: {fits.en}, about {seconds.en}{quicker.en}{fetch.en}",
+        f"{run['id']}：{run['clip_zh']}：{fits.zh}，约 {seconds.zh}{quicker.zh}{fetch.zh}",
+    )
+
+
+def advice_for(machine: Machine) -> Text:
+    """What to begin with on this machine: the largest models that fit, and of their downloads that of the first."""
+    if machine.gpu is None:
+        return Text(
+            "No NVIDIA card was found: `nvidia-smi` does not answer. The camera engine needs none; the models would "
+            "take days on the processor. Where there is a card, install NVIDIA's driver.",
+            "未发现 NVIDIA 显卡：nvidia-smi 没有响应。运镜引擎无需显卡；模型在处理器上需要数天。"
+            "若装有显卡，请安装 NVIDIA 驱动。",
+        )
+    best, subjects = (best_here_or_not(load_presets(), machine, with_references=each) for each in (False, True))
+    if best is None:
+        return Text(
+            "No model fits this machine with its standard settings; the lines of each say what is lacking. The camera "
+            "engine needs none of it.",
+            "没有模型能以标准设置在本机运行，缺少什么见上。运镜引擎不受影响。",
+        )
+    more = Text("", "")
+    if subjects is not None:
+        more = Text(f" For pictures of subjects: {subjects.id}.", f"用参考图生成：{subjects.id}。")
+    return Text(
+        f"Begin with {best.id}, the largest model that fits this machine ({state_of(best).en}).{more.en}",
+        f"建议先用 {best.id}，它是本机放得下的最大模型（{state_of(best).zh}）。{more.zh}",
     )
 
 
@@ -96,6 +134,25 @@ def _ffmpeg() -> tuple[str, bool, str]:
     return "ffmpeg", True, f"{imageio_ffmpeg.get_ffmpeg_version()} with libx264"
 
 
+def _pytorch(card: Card) -> tuple[str, bool, str]:
+    """Whether PyTorch can use the card, asked in a process of its own, since loading it takes seconds and memory."""
+    try:
+        asked = [sys.executable, "-c", _ASK_PYTORCH]
+        answer = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=PYTORCH_WAIT_S).stdout
+        version, cuda, is_available = answer.split()
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return "pytorch", False, "does not start; install the requirements again: ./start_app.sh"
+    if is_available == "True":
+        return "pytorch", True, f"{version} uses the {card.name} (CUDA {cuda})"
+    if cuda == "None":
+        return (
+            "pytorch",
+            False,
+            f"{version} is built for the processor alone, so the {card.name} lies idle; install a CUDA build of it",
+        )
+    return "pytorch", False, f"{version} (CUDA {cuda}) cannot use the {card.name}; update NVIDIA's driver"
+
+
 def _engines() -> list[tuple[str, bool, str]]:
     return [_engine(spec) for spec in load_presets().values()]
 
@@ -103,6 +160,17 @@ def _engines() -> list[tuple[str, bool, str]]:
 def _engine(spec: EngineSpec) -> tuple[str, bool, str]:
     is_ready = spec.diffusion is None or is_here(spec)
     return f"engine {spec.id}", is_ready, state_of(spec).en
+
+
+def _quicker(spec: EngineSpec, machine: Machine, book: Book, seconds: float) -> list[dict[str, Any]]:
+    """Presets that fit and take less than the standard one, for an engine that takes minutes."""
+    found = []
+    for name in QUICK_PRESETS if spec.diffusion is not None else ():
+        if name in spec.presets:
+            plan = plan_here(spec, shaped(spec, Choice(preset=name)), machine, book)
+            if plan.fits and plan.seconds < seconds:
+                found.append({"preset": name, "seconds": round(plan.seconds)})
+    return found
 
 
 def _run_of(spec: EngineSpec, machine: Machine, book: Book) -> dict[str, Any]:
@@ -119,6 +187,7 @@ def _run_of(spec: EngineSpec, machine: Machine, book: Book) -> dict[str, Any]:
         "clip_zh": f"{preset.resolution}，{preset.frames} 帧",
         "seconds": round(plan.seconds),
         "later_seconds": round(plan.later_seconds),
+        "quicker": _quicker(spec, machine, book, plan.seconds),
         "learned_runs": plan.learned_runs,
         "attention": plan.attention,
         "faster": [

@@ -46,6 +46,14 @@ def best_reference_engine(engines: Mapping[str, EngineSpec], machine: Machine) -
     return max(fitting, key=_parameters)
 
 
+def best_here_or_not(
+    engines: Mapping[str, EngineSpec], machine: Machine, *, with_references: bool
+) -> EngineSpec | None:
+    """The largest model that fits as its standard preset, whether it was downloaded or not; None where none does."""
+    meant = _meant(engines, with_references=with_references)
+    return max((spec for spec in meant if standard_plan(spec, machine).fits), key=_parameters, default=None)
+
+
 def state_of(spec: EngineSpec) -> Text:
     """Whether the engine could run now, from which folder and how large it is, or what to type to get it."""
     if spec.diffusion is None:
@@ -91,10 +99,18 @@ def standard_plan(spec: EngineSpec, machine: Machine, book: Book = EMPTY) -> Pla
 def _fitting(engines: Mapping[str, EngineSpec], machine: Machine, *, with_references: bool) -> Iterator[EngineSpec]:
     if machine.gpu is None:
         return
-    for spec in engines.values():
-        is_meant = spec.diffusion is not None and bool(spec.takes.references) == with_references
-        if is_meant and is_here(spec) and standard_plan(spec, machine).fits:
+    for spec in _meant(engines, with_references=with_references):
+        if is_here(spec) and standard_plan(spec, machine).fits:
             yield spec
+
+
+def _meant(engines: Mapping[str, EngineSpec], *, with_references: bool) -> list[EngineSpec]:
+    """The models that take references, or those that begin with a picture."""
+    return [
+        spec
+        for spec in engines.values()
+        if spec.diffusion is not None and bool(spec.takes.references) == with_references
+    ]
 
 
 def _parameters(spec: EngineSpec) -> int:

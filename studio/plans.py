@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from i2v_pipeline.errors import RequestError
 from i2v_pipeline.hub import cache_folder, is_here
 from i2v_pipeline.images import fit_frames, fit_size
 from i2v_pipeline.planning import plan_run
+from i2v_pipeline.planning.compiling import compiling_of
 from i2v_pipeline.planning.devices import find_device
 from i2v_pipeline.planning.learned import EMPTY, Book, read_book
 from i2v_pipeline.planning.machine import Machine, margin_from_environment, this_machine
@@ -30,6 +31,7 @@ ASK_EVERY_S = 3
 LEARNED_NAME = "learned.json"
 """In the data folder: what past runs took. The studio and the command line share it where they share the folder."""
 _CPU_NAMES = ("cpu", "none")
+_NOBODY = PromptOrigin(typed="", refined="", source="typed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,20 @@ def plan_here(spec: EngineSpec, request: GenerationRequest, machine: Machine | N
     fetches = spec.diffusion is not None and request.checkpoint is None and not is_here(spec)
     to_fetch = spec.diffusion.disk_bytes if spec.diffusion is not None and fetches else 0
     return plan_run(spec, request, machine or machine_now(), book=book, to_fetch_bytes=to_fetch)
+
+
+def once_for_each_kind(plan: Callable[[GenerationRequest], Plan]) -> Callable[[GenerationRequest], Plan]:
+    """`plan`, asked once for all requests that differ in nothing but words, seed and what the pictures show."""
+    known: dict[GenerationRequest, Plan] = {}
+
+    def ask(request: GenerationRequest) -> Plan:
+        pictures = (Path("picture"),) * len(request.images)
+        kind = replace(request, images=pictures, seed=0, prompt="", origin=_NOBODY)
+        if kind not in known:
+            known[kind] = plan(kind)
+        return known[kind]
+
+    return ask
 
 
 def machine_like(wanted: Hypothesis) -> Machine:
@@ -107,7 +123,8 @@ def plan_choice(spec: EngineSpec, choice: Choice, machine: Machine, book: Book =
             raise
         plan = replace(plan, fits=False, reason=error.text, alternatives=_nearest_length(spec, request, machine, book))
     names = ("width", "height", "frames", "fps", "steps")
-    return {"engine": spec.id, **{name: getattr(request, name) for name in names}, **plan_of(plan)}
+    shape = {name: getattr(request, name) for name in names}
+    return {"engine": spec.id, **shape, **plan_of(plan), "compiling": _compiling(request, plan, machine)}
 
 
 def shaped(spec: EngineSpec, choice: Choice) -> GenerationRequest:
@@ -126,7 +143,7 @@ def shaped(spec: EngineSpec, choice: Choice) -> GenerationRequest:
         image=Path("picture"),
         image_size=budget or (1, 1),
         prompt="",
-        origin=PromptOrigin(typed="", refined="", source="typed"),
+        origin=_NOBODY,
         motion=Motion(),
     )
 
@@ -152,6 +169,8 @@ def told(answer: Mapping[str, Any]) -> list[Text]:
             f"约 {takes(seconds, answer['later_seconds']).zh}；硬件极限为 {duration(bound).zh}",
         ),
     ]
+    if answer["compiling"] is not None:
+        lines.append(_compiling_words(answer["compiling"]))
     for stage in answer["stages"]:
         line = f"  {stage['name']:8} {stage['weights_gib']:7.2f} + {stage['activations_gib']:6.2f} GiB"
         lines.append(Text(f"{line}  {duration(stage['seconds']).en}", f"{line}  {duration(stage['seconds']).zh}"))
@@ -165,6 +184,32 @@ def told(answer: Mapping[str, Any]) -> list[Text]:
             )
         )
     return lines
+
+
+def _compiling(request: GenerationRequest, plan: Plan, machine: Machine) -> dict[str, Any] | None:
+    """What compiling would take once and save of each video like this; None where it is not possible here."""
+    found = compiling_of([request], machine, lambda _: plan)
+    if found is None:
+        return None
+    return {
+        "seconds": round(found.compile_s),
+        "saved_seconds": round(found.saved_s, 1),
+        "pays_from_videos": found.pays_from_videos,
+    }
+
+
+def _compiling_words(answer: Mapping[str, Any]) -> Text:
+    once, each, videos = duration(answer["seconds"]), duration(answer["saved_seconds"]), answer["pays_from_videos"]
+    since = (
+        Text("with the first one", "生成第一个就划算")
+        if videos == 1
+        else Text(f"from {videos} videos on", f"生成 {videos} 个起划算")
+    )
+    return Text(
+        f"Compiling (--compile) would take about {once.en} once for this size and length and save about {each.en} of "
+        f"each video: it pays {since.en}",
+        f"编译（--compile）：该尺寸和时长一次约需 {once.zh}，每个视频约节省 {each.zh}，{since.zh}",
+    )
 
 
 def takes(seconds: float, later_seconds: float) -> Text:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from i2v_pipeline.errors import ModelError, OutOfMemory
 from i2v_pipeline.presets import load_presets
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = ROOT / "bench" / "engines_gpu.py"
 ENGINES = [spec.id for spec in load_presets().values() if spec.diffusion is not None]
+KALEIDO = "kaleido-14b-s2v"
 TOLERANCE = 0.001
 """presets.yaml rounds its counts."""
 
@@ -41,7 +44,7 @@ def test_made_weights_have_the_types_of_loaded_ones_and_shared_ones_stay_shared(
 
     folder = tiny_checkpoint("wan2.2-ti2v-5b")
     for name, kind in kinds_of(load_presets()["wan2.2-ti2v-5b"]).items():
-        made = RandomWeights(kind, torch.device("cpu"), []).from_pretrained(
+        made = RandomWeights(kind, torch.device("cpu"), torch.device("cpu"), []).from_pretrained(
             folder, subfolder=name, dtype=torch.bfloat16
         )
         loaded = kind.from_pretrained(folder, subfolder=name, dtype=torch.bfloat16)
@@ -79,6 +82,42 @@ def test_the_grid_has_two_sizes_two_lengths_and_three_modes_of_each_engine_and_c
         assert len({(case.width, case.height) for case in plain}) == len({case.frames for case in plain}) == 2
         assert len({case.mode for case in plain}) == 3 and len(plain) == 12
         assert {case.cap_gib for case in wanted if case.engine == engine} >= {12.0, 16.0, 24.0, 48.0}
+    step, compiled, kaleido, vace = wanted[:4]
+    assert (step.engine, step.width, step.height, step.frames) == ("wan2.1-i2v-14b-480p", 832, 480, 81)
+    assert compiled == replace(step, compiled=True) and not step.compiled
+    assert [(case.engine, case.references) for case in (kaleido, vace)] == [(KALEIDO, 3), ("wan2.1-vace-1.3b", 3)]
+
+
+def test_references_go_through_the_program_with_the_mode_that_the_plan_takes() -> None:
+    from bench.engines_gpu import measure
+    from bench.engines_grid import cases
+    from i2v_pipeline.planning.learned import History
+
+    case = next(case for case in cases(is_tiny=True, caps=False) if case.engine == KALEIDO)
+    row, past = measure(case, History(), steps=2, is_tiny=True)
+    assert past is not None and row["frames_made"] == case.frames and row["mode"] == row["planned_mode"]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OutOfMemory("denoise", "vram"), {"ran_out": "vram in denoise", "is_as_planned": False}),
+        (ModelError("It is not here.", "不在"), {"failed": "ModelError: It is not here."}),
+        (RuntimeError("CUDA error: misaligned\nand more"), {"failed": "RuntimeError: CUDA error: misaligned"}),
+    ],
+)
+def test_a_run_that_ends_badly_is_a_row_too(monkeypatch: pytest.MonkeyPatch, error: Exception, told: dict) -> None:
+    from bench import engines_gpu
+    from bench.engines_grid import cases, summary
+    from i2v_pipeline.planning.learned import History
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(engines_gpu, "run_case", fail)
+    row, past = engines_gpu.measure(next(cases(is_tiny=True, caps=False)), History(), steps=2, is_tiny=True)
+    assert past is None and told.items() <= row.items()
+    assert summary({"it": row})["failed"] == (["it"] if "failed" in told else [])
 
 
 def test_errors_are_parts_of_what_was_measured_and_one_run_is_learned_from() -> None:

@@ -1,13 +1,18 @@
 """Where models are found, what is missing, what is refused. The hub's cache is laid out by hand; nothing is fetched."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
 import numpy as np  # noqa: E402
+from diffusers import WanTransformer3DModel  # noqa: E402
 from tiny_models import I2VGEN, WAN_5B, WAN_A14B, frames_of, request_for  # noqa: E402
 
 from i2v_pipeline import hub  # noqa: E402
@@ -136,3 +141,40 @@ def test_a_change_of_checkpoint_or_precision_loads_anew(tiny_checkpoint):
     assert engine.facts()["loaded"] != []
     assert np.abs(exact.astype(int) - rough.astype(int)).mean() < 12
     assert np.array_equal(exact, frames_of(engine, request))
+
+
+_LOAD = """
+import logging, pathlib, sys
+from i2v_pipeline.engines import load_engine
+from i2v_pipeline.planning.modes import mode_called
+from i2v_pipeline.presets import load_presets
+
+engine = load_engine(load_presets()[sys.argv[1]])
+import diffusers
+import torch
+diffusers.utils.logging.set_verbosity_info()
+logging.getLogger("diffusers").addHandler(logging.StreamHandler(sys.stdout))
+sys.path.insert(0, "tests")
+from tiny_models import request_for
+request = request_for(sys.argv[1], pathlib.Path(sys.argv[2]))
+model = engine._load(request, mode_called("staged")).parts.get("transformer", print)
+torch.save(dict(model.state_dict()), sys.argv[3])
+"""
+
+
+def test_the_shards_of_a_denoiser_are_read_by_several_threads_and_none_is_lost(tiny_checkpoint, tmp_path):
+    folder = shutil.copytree(tiny_checkpoint(WAN_5B), tmp_path / WAN_5B)
+    model = WanTransformer3DModel.from_pretrained(folder, subfolder="transformer")
+    shutil.rmtree(folder / "transformer")
+    model.save_pretrained(folder / "transformer", max_shard_size="40KB")
+    shards = len(list((folder / "transformer").glob("*.safetensors")))
+    assert shards > 2
+    # A process of its own: diffusers has been imported here before the studio could ask for it.
+    environment = {name: value for name, value in os.environ.items() if name != "HF_ENABLE_PARALLEL_LOADING"}
+    command = [sys.executable, "-c", _LOAD, WAN_5B, str(folder), str(tmp_path / "loaded.pt")]
+    root = Path(__file__).resolve().parents[1]
+    told = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=True).stdout
+    assert f"Loading model weights in parallel with {min(shards, 8)} workers" in told
+    loaded = torch.load(tmp_path / "loaded.pt", weights_only=True)
+    assert loaded.keys() == model.state_dict().keys()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in model.state_dict().items())

@@ -17,7 +17,7 @@ from i2v_pipeline import hub as model_files
 from i2v_pipeline.download import sources_of
 from i2v_pipeline.errors import InputError, ModelError, RequestError
 from i2v_pipeline.planning.devices import find_device
-from i2v_pipeline.planning.machine import Machine
+from i2v_pipeline.planning.machine import Card, Machine
 from i2v_pipeline.presets import load_presets
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import LoraRef
@@ -255,6 +255,40 @@ def test_doctor_tells_first_and_later_runs_apart_and_what_would_be_faster_on_thi
         assert main(["doctor", "--no-connect"]) == 0
         lines = capsys.readouterr().out
         assert all(word in lines for word in words) and lines.count("pip install sageattention") == 1
+
+
+def test_doctor_says_what_to_begin_with_on_this_machine_and_which_presets_are_quicker(here, monkeypatch, capsys):
+    def told(machine):
+        monkeypatch.setattr("studio.doctor.this_machine", lambda _: machine)
+        assert main(["doctor", "--no-connect", "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    small = replace(machine_with(11.6), gpu=find_device("RTX 3060"), free_ram_gib=28.0)
+    diagnosis = told(small)
+    assert "Begin with wan2.2-ti2v-5b" in diagnosis["advice"]["message"]
+    assert f"python app.py models download {TI2V}" in diagnosis["advice"]["message"]
+    assert "pictures of subjects: wan2.1-vace-1.3b" in diagnosis["advice"]["message"]
+    runs = {run["id"]: run for run in diagnosis["engines"]}
+    (quick,) = runs[TI2V]["quicker"]
+    assert quick["preset"] == "preview" and quick["seconds"] < runs[TI2V]["seconds"] / 3
+    assert "pip install sageattention" in runs[TI2V]["faster"][0]["message"]
+    # What is quicker and does not fit either is no advice.
+    assert runs[A14B]["quicker"] == runs["camera"]["quicker"] == []
+    monkeypatch.setenv("LC_ALL", "C")
+    assert main(["doctor", "--no-connect"]) == 0
+    assert "; --preset preview about " in capsys.readouterr().out
+    assert "No model fits this machine" in told(replace(small, free_ram_gib=4.0))["advice"]["message"]
+    assert "`nvidia-smi` does not answer" in told(machine_with(None))["advice"]["message"]
+
+
+def test_doctor_says_where_pytorch_cannot_use_the_card_that_is_there(here, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr("studio.doctor.find_card", lambda: Card(name="RTX 3060", vram_gib=12.0, free_gib=11.6))
+    (detail,) = [part["detail"] for part in diagnose(connect=False)["missing"] if part["name"] == "pytorch"]
+    assert "RTX 3060" in detail and ("install a CUDA build" in detail or "update NVIDIA's driver" in detail)
+    monkeypatch.setattr("studio.doctor.find_card", lambda: None)
+    diagnosis = diagnose(connect=False)
+    assert not any(part["name"] == "pytorch" for part in (*diagnosis["ready"], *diagnosis["missing"]))
 
 
 @pytest.mark.parametrize(

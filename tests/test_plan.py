@@ -398,7 +398,7 @@ def test_another_machine_is_planned_by_name_memory_or_both():
 KEYS = {
     "engine", "width", "height", "frames", "fps", "steps", "fits", "mode", "reason", "reason_zh", "device",
     "peak_vram_gib", "peak_ram_gib", "disk_gib", "seconds", "later_seconds", "learned_runs", "attention",
-    "bound_seconds", "stages", "alternatives",
+    "bound_seconds", "stages", "alternatives", "compiling",
 }  # fmt: skip
 
 

@@ -11,7 +11,8 @@ from i2v_pipeline.types import Engine
 def load_engine(spec: EngineSpec) -> Engine:
     """Makes the engine that `spec` describes, ready to generate.
 
-    The shards of a component are read by several threads. diffusers looks for that once, as it is imported.
+    The shards of a denoiser are read by up to eight threads. diffusers looks for that once, as it is imported;
+    transformers reads the encoders with up to four in any case.
     """
     os.environ.setdefault("HF_ENABLE_PARALLEL_LOADING", "YES")
     if spec.family == "camera":

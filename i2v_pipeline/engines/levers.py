@@ -101,7 +101,7 @@ class Levers:
             check_compiler(self._parts.device)
 
     def _set_compiled(self, model: Any, *, wanted: bool) -> None:  # noqa: ANN401
-        for block in model.blocks:
+        for block in _blocks(model):
             if not wanted:
                 block._compiled_call_impl = None
             elif block._compiled_call_impl is None:
@@ -120,6 +120,11 @@ def check_compiler(device: torch.device) -> None:
             f"Compiling does not work here: {first} It needs {needs.en}. Install it, or leave --compile out.",
             f"此处无法编译：{first} 需要 {needs.zh}。请安装，或去掉 --compile。",
         ) from error
+
+
+def _blocks(model: Any) -> list[Any]:  # noqa: ANN401
+    """A model's equal blocks, with those of VACE's second branch."""
+    return [*model.blocks, *getattr(model, "vace_blocks", ())]
 
 
 def _add(values: torch.Tensor) -> torch.Tensor:

@@ -47,7 +47,8 @@ class Machine:
     """What a run may use. RAM and disk are None where they are not known, and then held against nothing.
 
     `gpu` is None without one. `margin_gib` of `free_vram_gib` stay free. `kernels` are the packages of attention that
-    are installed; whether they work on the card is found out where they run.
+    are installed; whether they work on the card is found out where they run. `can_compile`: what compiling for the card
+    needs is installed.
     """
 
     gpu: Device | None
@@ -57,6 +58,7 @@ class Machine:
     free_disk_gib: float | None
     margin_gib: float = MARGIN_GIB
     kernels: frozenset[Attention] = frozenset()
+    can_compile: bool = True
 
     def device(self, *, on_cpu: bool) -> Device:
         return self.gpu if self.gpu is not None and not on_cpu else processor(self.cores)
@@ -76,6 +78,7 @@ def this_machine(disk: Path) -> Machine:
         free_disk_gib=shutil.disk_usage(disk).free / GIB,
         margin_gib=margin_from_environment(),
         kernels=installed_kernels(),
+        can_compile=importlib.util.find_spec("triton") is not None,
     )
 
 

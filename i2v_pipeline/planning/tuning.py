@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from i2v_pipeline.planning.architectures import Transformer, load_architectures
 from i2v_pipeline.planning.devices import AttentionKernel, Device
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import Attention, GenerationRequest, Text
@@ -15,7 +16,7 @@ from i2v_pipeline.types import Attention, GenerationRequest, Text
 FUSED = 0.35
 """Of the element-wise traffic, what is left when a compiler or hand-written kernels join the operations."""
 COMPILE_S = 30.0
-"""Compiling the repeated blocks alone, once for each size and length: Hugging Face's post on regional compilation."""
+"""Compiling one kind of block for all, once for each size and length: Hugging Face's post on regional compilation."""
 RATES: Mapping[Attention, AttentionKernel] = {"sdpa": "sdpa", "flash": "sdpa", "flash3": "fa3", "sage": "sage2"}
 """The rate that a kernel reaches; PyTorch's own attention runs FlashAttention 2 where that can."""
 
@@ -37,8 +38,14 @@ def tuning_of(spec: EngineSpec, request: GenerationRequest, device: Device, inst
     return Tuning(
         attention=RATES[attention_for(spec, request, device, installed)],
         elementwise_share=FUSED if request.compiled else 1.0,
-        compile_s=COMPILE_S if request.compiled else 0.0,
+        compile_s=COMPILE_S * _kinds_of_block(spec) if request.compiled else 0.0,
     )
+
+
+def _kinds_of_block(spec: EngineSpec) -> int:
+    """How many differ in what they compute. VACE's second branch has two: its first block also reads the video."""
+    denoiser = load_architectures()[spec.id].denoiser
+    return 3 if isinstance(denoiser, Transformer) and denoiser.control_layers else 1
 
 
 def attention_for(

@@ -23,6 +23,7 @@ from studio.jobs.store import POSTER_NAME, VIDEO_NAME, Job
 from studio.measures import METRICS, Measures, best_of, measures_of
 from studio.page.plan import numbers_of
 from studio.page.quality import warning_html
+from studio.page.remedies import warning_html as offer_html
 from studio.page.status import MEDIA, preview_of
 from studio.page.text import LABELS, both, duration, escape, size
 from studio.page.words import CAMERA, DEFECTS, STAGES, STATES
@@ -52,6 +53,7 @@ def plan_html(sketch: Sketch, total: Total, notices: Sequence[Text], *, is_seed_
     if sketch.final is not None:
         lines.append(f"<p>{both(draft_words(first, sketch.final))}</p>")
     lines += [f'<p class="warn">{both(text)}</p>' for text in (*notices, *total.misfits)]
+    lines += [] if total.offer is None else [offer_html(total.offer)]
     return f'<div class="plan compare-plan">{"".join(lines)}</div>'
 
 

@@ -34,6 +34,7 @@ from studio.page.desk import Data, Desk, OpenPage, Updates
 from studio.page.edge import at_edge
 from studio.page.form import read_choice, read_picture
 from studio.page.refine import Proposal, motion_for, origin_for, used
+from studio.page.remedies import changes_of, form_values
 from studio.page.services import picture_facts
 from studio.page.text import label
 
@@ -41,6 +42,12 @@ MODES = ("grid", "steps", "preview")
 """A grid over one or two axes, or drafts of either kind."""
 NONE = "none"
 SCRIPT = Path(__file__).resolve().parent / "assets" / "compare.js"
+_TAKE_REMEDY = """
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('[data-remedy]');
+  if (button) trigger('take_remedy', {what: button.dataset.remedy});
+});
+"""
 FORGOTTEN = Text("This comparison is not on the list any more.", "此对比已不在列表中。")
 NOTHING = Text("Choose first what to compare.", "请先选择要对比的内容。")
 
@@ -70,7 +77,7 @@ def make_compare(view: dict[str, Any]) -> None:
     view["draft_count"] = gr.Slider(
         2, MAX_DRAFTS, value=4, step=1, label=label("draft_count"), visible=False, elem_id="draft-count"
     )
-    view["compare_plan"] = gr.HTML("", elem_id="compare-plan", js_on_load="")
+    view["compare_plan"] = gr.HTML("", elem_id="compare-plan", js_on_load=_TAKE_REMEDY)
     view["compare"] = gr.Button(label("compare"), size="sm", visible=False, elem_id="compare")
 
 
@@ -130,6 +137,15 @@ class CompareHandlers:
         except StudioError as error:
             plan = compare_view.problem_html(error.text)
         return {self.view["compare_plan"]: plan}
+
+    @at_edge
+    def take_remedy(self, data: Data, event: gr.EventData) -> Updates:
+        """The setting that the plan offers for all cells, as it would be offered now."""
+        values, proposal = self.desk.values(data), data[self.view["proposal"]]
+        offer = plan_total(self._sketch(data, values, proposal)[1]).offer
+        changes = changes_of(offer) if offer is not None and offer.code == event.what else {}
+        settings = form_values(self.services.engines[values["engine"]], changes)
+        return {self.desk.form[field]: value for field, value in settings.items()}
 
     @at_edge
     def start(self, data: Data, request: gr.Request) -> Updates:

@@ -21,7 +21,7 @@ from studio.page.comparing import CompareHandlers
 from studio.page.desk import Data, Desk, Updates
 from studio.page.edge import at_edge
 from studio.page.form import engine_updates, preset_values, with_what_the_form_lacks
-from studio.page.plan import check_can_run, plan_html, warnings_of
+from studio.page.plan import check_can_run, offers_of, plan_html, warnings_of
 from studio.page.remedies import changes_of, form_values, warning_html
 from studio.page.series import Series, read_series, request_of, requests_of
 from studio.page.services import picture_facts, subject_facts
@@ -84,13 +84,13 @@ class Handlers:
 
     @at_edge
     def take_remedy(self, data: Data, event: gr.EventData, request: gr.Request) -> Updates:
-        """What of a warning's remedy can be set, as it would be told now."""
+        """What of a warning's remedy, or of an offer, can be set, as it would be told now."""
         values = self.desk.values(data)
         spec = self.services.engines[values["engine"]]
         proposal = data[self.view["proposal"]]
         requests = requests_of(values, proposal, self._series(data, values, request), self.services)
         found = warnings_of(spec, requests, is_advised=proposal is not None)
-        told = (finding for finding in found if finding.code == event.what)
+        told = (each for each in (*found, *offers_of(spec, requests, self.services)) if each.code == event.what)
         changes = next((changes_of(finding) for finding in told if finding.changes), {})
         return {self.form[field]: value for field, value in form_values(spec, changes).items()}
 

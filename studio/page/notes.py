@@ -37,6 +37,14 @@ def html(text: Text, *buttons: tuple[str, Text], kind: str = "") -> str:
     return f'<div class="note {kind}" role="status"><p>{both(text)}</p>{acts}{close}</div>'
 
 
+def compiled(jobs: int) -> Text:
+    """After waiting jobs were given compiling."""
+    return Text(
+        f"{jobs} waiting {'video' if jobs == 1 else 'videos'} will be compiled. Each can still be changed.",
+        f"{jobs} 个排队的视频将使用编译，仍可逐个修改。",
+    )
+
+
 def editing(job: Job) -> str:
     """While a waiting job's settings stand in the form."""
     name = name_of(job)

@@ -14,6 +14,7 @@ from i2v_pipeline.planning.learned import Book
 from i2v_pipeline.presets import load_presets
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import Aftercare, Alternative, Finding, GenerationRequest, Motion, Plan, StageName, Text
+from studio.compile_offer import compile_offer
 from studio.page.form import Values
 from studio.page.refine import Proposal, motion_for
 from studio.page.remedies import warning_html
@@ -22,7 +23,7 @@ from studio.page.services import Services, picture_facts
 from studio.page.subjects import findings_on, white_words
 from studio.page.text import both, duration, escape
 from studio.page.words import motion_words
-from studio.plans import learned_in, plan_here, takes
+from studio.plans import learned_in, machine_now, plan_here, takes
 
 NO_PICTURE = Text(
     "Choose a picture and its size and crop stand here, before anything is made.",
@@ -55,6 +56,7 @@ def plan_html(values: Values, proposal: Proposal | None, services: Services, ser
     request = requests[0]
     told = warnings_of(spec, requests, is_advised=proposal is not None)
     plans = _plans_of(spec, requests, learned_in(services.store.data))
+    offer = _offer_of(requests, plans)
     return _card(
         [
             f'<p class="plan-count">{both(count_words(series))}</p>' if series.videos > 1 else "",
@@ -63,7 +65,7 @@ def plan_html(values: Values, proposal: Proposal | None, services: Services, ser
             *dict.fromkeys(_motion(each.motion) for each in requests),
             f'<p class="plan-cost quiet">{both(_takes(plans))}</p>',
             _needs(spec, max(plans, key=lambda plan: (not plan.fits, plan.peak_vram_gib, plan.peak_ram_gib))),
-            *(warning_html(finding) for finding in told),
+            *(warning_html(finding) for finding in (*told, *offer)),
             _obstacle(spec, request),
         ]
     )
@@ -74,6 +76,11 @@ def warnings_of(spec: EngineSpec, requests: Sequence[GenerationRequest], *, is_a
     found = (finding for request in requests for finding in _findings_of(spec, request))
     told = (each for each in found if each.severity == "warn" and not (is_advised and each.code == SUITS_BETTER))
     return tuple(dict.fromkeys(told))
+
+
+def offers_of(spec: EngineSpec, requests: Sequence[GenerationRequest], services: Services) -> tuple[Finding, ...]:
+    """What would make these videos quicker in all, for somebody to choose."""
+    return _offer_of(requests, _plans_of(spec, requests, learned_in(services.store.data)))
 
 
 def empty_plan() -> str:
@@ -165,6 +172,12 @@ def _plans_of(spec: EngineSpec, requests: Sequence[GenerationRequest], book: Boo
     by_size = {(each.width, each.height): each for each in requests}
     plans = {size: plan_here(spec, each, book=book) for size, each in by_size.items()}
     return [plans[each.width, each.height] for each in requests]
+
+
+def _offer_of(requests: Sequence[GenerationRequest], plans: Sequence[Plan]) -> tuple[Finding, ...]:
+    known = dict(zip(requests, plans, strict=True))
+    offer = compile_offer(requests, machine_now(), known.__getitem__)
+    return () if offer is None else (offer,)
 
 
 def _takes(plans: Sequence[Plan]) -> Text:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import gradio as gr
 
+from i2v_pipeline.planning.compiling import may_compile, shape_of
+from i2v_pipeline.presets import find_engine
 from i2v_pipeline.types import Text
+from studio.compile_offer import compile_offer
 from studio.jobs.store import Job
 from studio.jobs.types import JobError
 from studio.page import draft, notes
@@ -21,6 +26,9 @@ from studio.page.services import Services
 from studio.page.status import MEDIA
 from studio.page.text import both, escape
 from studio.page.words import STATES
+from studio.plans import learned_in, machine_now, once_for_each_kind, plan_here
+
+log = logging.getLogger("studio.page")
 
 PAUSED = Text("Paused", "已暂停")
 PAUSING = Text("pausing …", "正在暂停 …")
@@ -53,6 +61,8 @@ class QueueHandlers:
             return self.desk.show(job.id, request)
         if event.act == "edit":
             return self._edit(job, data, request)
+        if event.act == "compile":
+            return self._compile(job, request)
         {
             "up": self.store.move_up,
             "down": self.store.move_down,
@@ -79,6 +89,45 @@ class QueueHandlers:
         settings |= {field: self.desk.cached(path) for field, path in settings.items() if isinstance(path, Path)}
         return self.desk.fill(settings, taken_before(job.request.origin, job.request.motion))
 
+    def _compile(self, job: Job, request: gr.Request) -> Updates:
+        """All waiting jobs that share one compiling with `job` get it; what has begun meanwhile stays as it is."""
+        page, done = self.desk.page(request), 0
+        for each in _alike(self.store.unfinished(page.owner), page.editing).get(shape_of(job.request), ()):
+            try:
+                self.store.edit(each.id, replace(each.request, compiled=True))
+                done += 1
+            except JobError:
+                log.info("Job %s has begun, and is not compiled", each.id)
+        self.desk.change(request, note=notes.html(notes.compiled(done)))
+        return {self.desk.view["shown"]: gr.skip()}
+
+
+def _alike(jobs: Sequence[Job], editing: str | None) -> dict[tuple[object, ...], list[Job]]:
+    """The waiting jobs that would share one compiling, where there are several.
+
+    One that has begun would lose what it saved.
+    """
+    groups: dict[tuple[object, ...], list[Job]] = {}
+    for job in jobs:
+        if job.state == "queued" and job.started is None and job.id != editing and may_compile(job.request):
+            groups.setdefault(shape_of(job.request), []).append(job)
+    return {shape: group for shape, group in groups.items() if len(group) > 1}
+
+
+def _offers(jobs: Sequence[Job], services: Services, editing: str | None) -> Iterator[str]:
+    """For each group of waiting jobs that compiling pays for, what it takes and saves, with a button."""
+    book = learned_in(services.store.data)
+    for group in _alike(jobs, editing).values():
+        spec = find_engine(group[0].request.engine)
+        plan_of = once_for_each_kind(lambda request, spec=spec: plan_here(spec, request, book=book))
+        offer = compile_offer([job.request for job in group], machine_now(), plan_of)
+        if offer is not None:
+            button = both(Text(f"Compile these {len(group)}", f"编译这 {len(group)} 个"))
+            yield (
+                f'<p class="offer"><span>{both(offer.message)}</span><button type="button" data-act="compile" '
+                f'data-job="{group[0].id}" data-key="compile:{group[0].id}">{button}</button></p>'
+            )
+
 
 def queue_html(jobs: Sequence[Job], services: Services, *, shown: str | None, editing: str | None) -> str:
     """The owner's unfinished jobs in the order they run; empty where all there is runs and is on the screen."""
@@ -97,7 +146,10 @@ def queue_html(jobs: Sequence[Job], services: Services, *, shown: str | None, ed
     )
     title = both(Text("Queue", "排队"))
     count = both(Text(f"{len(waiting)} waiting", f"{len(waiting)} 个等待中"))
-    return f'<section class="queue"><h2>{title} <span class="quiet">{count}</span></h2><ol>{rows}</ol></section>'
+    offers = "".join(_offers(jobs, services, editing))
+    return (
+        f'<section class="queue"><h2>{title} <span class="quiet">{count}</span></h2>{offers}<ol>{rows}</ol></section>'
+    )
 
 
 def _row(job: Job, services: Services, *, place: int | None, waiting: int, marks: Mapping[str, bool]) -> str:

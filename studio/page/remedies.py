@@ -59,6 +59,8 @@ def _button(finding: Finding) -> Iterator[str]:
 def _shown(field: str, value: Any) -> Text:  # noqa: ANN401 - a form's value
     if value is None:
         return NEW_SEED
+    if value is True:
+        return Text("yes", "是")
     if field in ("preset", "fit"):
         return LABELS[f"{field}_{value}"]
     text = f"{value:g}" if isinstance(value, int | float) else str(value)

@@ -142,6 +142,7 @@ def _wire_compare(desk: Desk, handlers: CompareHandlers) -> None:
     view["compare_mode"].change(handlers.choose_mode, {view["compare_mode"]}, rows, **EVENT)
     view["x_field"].input(handlers.propose_x, asked, [view["x_values"]], **EVENT)
     view["y_field"].input(handlers.propose_y, asked, [view["y_values"]], **EVENT)
+    view["compare_plan"].take_remedy(handlers.take_remedy, asked, list(desk.form.values()), **EVENT)
     view["compare"].click(handlers.start, asked, [view["shown"]], **EVENT)
     _then_show(desk, view["comparison"].act_on_comparison(handlers.act_on_comparison, None, [view["shown"]], **EVENT))
 
