@@ -21,7 +21,7 @@ from running_studio import (
     submit,
     wait_for_state,
 )
-from test_page_looks import AXE_PATH, violations
+from test_page_looks import AXE_PATH, expect_no_scrolling_sideways, violations
 
 from studio.consent import FILE_NAME, Consents
 
@@ -185,15 +185,20 @@ def test_a_picture_leaves_only_after_the_person_said_so_and_they_can_take_it_bac
 
     open_page(filled, studio.url)
     expect(box).to_be_checked()
+    # The proposal came back with the page; without it the next one is seen to come.
+    filled.click("#keep-mine")
+    expect(filled.locator("#use-refined")).to_be_hidden()
     filled.click("#refine")
     expect(filled.locator("#use-refined")).to_be_visible()
     assert len(images_in(llm)) == 1
     box.uncheck()
-    while Consents(studio.data).consent_for(HOST):
-        filled.wait_for_timeout(50)
+    said = filled.locator("#picture-note")
+    expect(said).to_contain_text("已撤回")
+    assert Consents(studio.data).consent_for(HOST) is False
     filled.click("#refine")
     expect(panel.locator(".match.unknown")).to_be_visible()
     assert images_in(llm) == []
+    expect(said).to_contain_text("已撤回")
 
 
 def test_an_llm_that_fails_is_told_with_the_reason_and_the_rules_take_over(filled: Page, llm: Service) -> None:
@@ -239,7 +244,8 @@ def test_the_whole_panel_is_clean_to_axe_and_fits_a_phone(
     page.evaluate(AXE_PATH.read_text(encoding="utf-8"))
     assert violations(page) == []
     page.click("#use-refined")
+    expect(page.locator("#refine-panel .used")).to_be_visible()
     page.fill("#prompt textarea", f"{FREELY}, two dogs")
     expect(page.locator("#edited .edited")).to_be_visible()
     assert violations(page) == []
-    assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
+    expect_no_scrolling_sideways(page)
