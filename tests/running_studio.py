@@ -19,6 +19,7 @@ import psutil
 from playwright.sync_api import Browser, Page, Playwright, Route
 
 from i2v_pipeline.presets import load_presets
+from i2v_pipeline.types import PresetName
 from studio.page.services import load_examples
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -147,7 +148,7 @@ def choose_example(page: Page, name: str, prompt: str | None = None) -> None:
         page.fill("#prompt textarea", prompt)
 
 
-def choose_preset(page: Page, name: str) -> None:
+def choose_preset(page: Page, name: PresetName) -> None:
     """One of the built-in engine's, which brings frames and more."""
     frames = load_presets()["camera"].presets[name].frames
     page.check(f"#preset input[value='{name}']")

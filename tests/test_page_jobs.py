@@ -108,6 +108,17 @@ def test_a_page_that_is_slow_loses_nothing_of_answers_that_follow_each_other(pag
         expect(page.locator(f"#{name}")).to_be_visible()
 
 
+def test_a_page_that_stood_idle_does_not_load_itself_anew_before_a_new_jobs_status_is_there(
+    page: Page, studio: RunningStudio
+) -> None:
+    page.add_init_script("const now = Date.now; window.idle = 0; Date.now = () => now() + window.idle;")
+    open_page(page, studio.url)
+    page.evaluate("idle = 60000; isSame = true; studio.showJob('20200101-000000-00000000')")
+    for _ in range(2):
+        page.wait_for_event("response", lambda answer: answer.url.endswith("/studio/health"))
+    assert page.evaluate("window.isSame") is True
+
+
 def test_cancel_ends_a_run_in_the_middle_and_leaves_no_video(page: Page, studio: RunningStudio) -> None:
     open_page(page, studio.url)
     job = start_long_job(page)

@@ -230,11 +230,11 @@ def test_a_server_that_hangs_costs_the_deadline_and_never_holds_up_generate(fill
     expect(filled.locator("#refine-panel .badge")).to_contain_text("离线规则")
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+@pytest.mark.parametrize(("locale", "scheme", "width"), [("zh-CN", "light", 1280), ("en-GB", "dark", 390)])
 def test_the_whole_panel_is_clean_to_axe_and_fits_a_phone(
-    new_page: Callable[..., Page], ask: Callable[[Page], Page], llm: Service, scheme: str, width: int
+    new_page: Callable[..., Page], ask: Callable[[Page], Page], llm: Service, locale: str, scheme: str, width: int
 ) -> None:
-    page = ask(new_page(color_scheme=scheme, viewport={"width": width, "height": 844}))
+    page = ask(new_page(locale=locale, color_scheme=scheme, viewport={"width": width, "height": 844}))
     conflict = {"verdict": "mismatch", "score": 9, "conflicts": ["no waves"], "reason": "A stream."}
     llm.says(answer(refined_prompt=FREELY, added_elements=ADDED, image_text_match=conflict, warnings=["blurry"]))
     page.check("#fidelity input[value=creative]")
