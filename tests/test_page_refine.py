@@ -182,10 +182,12 @@ def test_a_picture_leaves_only_after_the_person_said_so_and_they_can_take_it_bac
     expect(box).to_be_checked()
     (url,) = images_in(llm)
     assert base64.b64decode(url.partition(",")[2]).startswith(b"\xff\xd8")
+    # Comes with the answer that keeps the proposal in the draft.
+    expect(filled.locator("#advice button")).to_be_visible()
 
     open_page(filled, studio.url)
     expect(box).to_be_checked()
-    # The proposal came back with the page; without it the next one is seen to come.
+    # The proposal comes back with the page; without it the next one is seen to come.
     filled.click("#keep-mine")
     expect(filled.locator("#use-refined")).to_be_hidden()
     filled.click("#refine")
