@@ -17,7 +17,6 @@ PARTING_WORDS = (
     "Unexpected error 404: Not Found",
 )  # fmt: skip
 
-# Nothing is right or wrong for being slow.
 expect.set_options(timeout=PATIENCE_MS)
 
 
@@ -85,6 +84,7 @@ def new_page(chromium: Browser) -> Iterator[Callable[..., Page]]:
 
     def make(**options: object) -> Page:
         context = chromium.new_context(**{"locale": "zh-CN", "viewport": {"width": 1280, "height": 900}, **options})
+        context.set_default_timeout(PATIENCE_MS)
         contexts.append(context)
         page = context.new_page()
         watch(page, complaints)

@@ -9,6 +9,7 @@ from typing import Literal
 
 from playwright.sync_api import Browser, Page, sync_playwright
 from running_studio import (
+    PATIENCE_MS,
     ROOT,
     RunningStudio,
     choose_example,
@@ -54,10 +55,10 @@ def take(shot: Shot, browser: Browser, studio: RunningStudio) -> Path:
     context = browser.new_context(
         locale=shot.locale, color_scheme=shot.theme, viewport={"width": shot.width, "height": shot.height}
     )
+    context.set_default_timeout(PATIENCE_MS)
     page: Page = open_page(context.new_page(), studio.url)
     for example in shot.examples:
         choose_example(page, example)
-        page.wait_for_timeout(SETTLE_MS)
         wait_for_state(page, submit(page), "done")
     page.wait_for_function("document.querySelector('video').currentTime > 0.5")
     page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")

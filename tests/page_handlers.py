@@ -34,7 +34,8 @@ FIELDS = (
 VIEW = (
     "shown", "client", "draft", "proposal", "planned", "count", "plan", "refine_panel", "use_refined", "keep_mine",
     "undo_refine", "engine_note", "lacks", "pictures", "each_line", "parts", "restore", "search", "filter_engine",
-    "favourites", "clean_rule", "advice", "edited", "subject", "seen", "show_picture", "fidelity", "llm_note",
+    "favourites", "clean_rule", "advice", "edited", "subject", "seen", "show_picture", "fidelity",
+    "picture_note", "llm_note",
     "compare_plan", "compare", "x_row", "y_row", *ASKED, *FOLLOWED,
 )  # fmt: skip
 FORM = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import random
 import shutil
 import signal
 import socket
@@ -11,15 +12,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
-from playwright.sync_api import Browser, Page, Playwright
+from playwright.sync_api import Browser, Page, Playwright, Route
+
+from i2v_pipeline.presets import load_presets
+from i2v_pipeline.types import PresetName
+from studio.page.services import load_examples
 
 ROOT = Path(__file__).resolve().parents[1]
-START_S = 60
-PATIENCE_MS = 40_000
+START_S = STOP_S = 180
+PATIENCE_MS = 120_000
+"""For whatever comes by itself sooner or later: nothing is right or wrong for being slow."""
+RUN_MS = 300_000
+"""For a run that loads a model, or for many videos."""
+OWN_PORTS = range(20_000, 32_000)
+"""Below those that the system gives to connections: of these one may be taken while a studio is away for a moment."""
 LONG_SIZE = "2560x1440"
 JOB_IN_ADDRESS = "new URL(location.href).searchParams.get('job')"
 LAUNCH_ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
@@ -66,7 +76,7 @@ class RunningStudio:
             return 0
         process.send_signal(number)
         try:
-            return process.wait(30)
+            return process.wait(STOP_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -83,8 +93,11 @@ class RunningStudio:
 
     def workers(self) -> list[psutil.Process]:
         """The worker processes that are alive."""
-        children = self.process().children(recursive=True)
-        return [child for child in children if "studio.jobs.worker" in child.cmdline()]
+        workers = []
+        for child in self.process().children():
+            with suppress(psutil.NoSuchProcess):
+                workers += [child] if "studio.jobs.worker" in child.cmdline() else []
+        return workers
 
     def _answers(self) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
@@ -120,20 +133,43 @@ def launch_chromium(playwright: Playwright) -> Browser:
 def open_page(page: Page, url: str) -> Page:
     """Opens the studio and waits until it can be used: the history comes last, after the draft and the job."""
     page.goto(url)
-    page.wait_for_selector("#history .history", timeout=PATIENCE_MS)
+    page.wait_for_selector("#history .history")
     return page
 
 
 def choose_example(page: Page, name: str, prompt: str | None = None) -> None:
-    """Fills the form from an example, and waits until the plan speaks of it."""
+    """Fills the form from an example, and waits until picture and prompt are there and the plan can be made."""
+    (words,) = [example.prompt for example in load_examples() if example.path.name == name]
     page.click(f"[data-example='{name}']")
-    page.wait_for_selector("#plan .plan-numbers", timeout=PATIENCE_MS)
+    page.wait_for_selector(f"#image img[src*='{name}']")
+    page.wait_for_function("words => words.includes(document.querySelector('#prompt textarea').value)", arg=[*words])
+    page.wait_for_selector("#plan .plan-numbers")
     if prompt is not None:
         page.fill("#prompt textarea", prompt)
 
 
-def choose_preset(page: Page, name: str) -> None:
+def choose_preset(page: Page, name: PresetName) -> None:
+    """One of the built-in engine's, which brings frames and more."""
+    frames = load_presets()["camera"].presets[name].frames
     page.check(f"#preset input[value='{name}']")
+    page.wait_for_function(
+        "frames => Number(document.querySelector('#frames input[type=number]').value) === frames", arg=frames
+    )
+
+
+@contextmanager
+def held_back(page: Page) -> Iterator[None]:
+    """What the page asks of the studio meanwhile arrives there at the end, in its order; no answer comes before."""
+    asked: list[Route] = []
+    is_over = False
+    page.route("**/queue/join**", lambda route: route.continue_() if is_over else asked.append(route))
+    try:
+        yield
+    finally:
+        is_over = True
+        for route in asked:
+            route.fulfill(response=route.fetch())
+        page.unroute("**/queue/join**")
 
 
 def submit(page: Page, button: str = "#generate") -> str:
@@ -146,7 +182,7 @@ def submit(page: Page, button: str = "#generate") -> str:
 def wait_for_job(page: Page, before: str | None = None) -> str:
     """The id of the job that the page shows, once it is another one than `before`."""
     found = page.wait_for_function(
-        f"before => {{ const job = {JOB_IN_ADDRESS}; return job !== before && job; }}", arg=before, timeout=PATIENCE_MS
+        f"before => {{ const job = {JOB_IN_ADDRESS}; return job !== before && job; }}", arg=before
     )
     return found.json_value()
 
@@ -159,7 +195,7 @@ def start_long_job(page: Page) -> str:
     page.press("#resolution input", "Enter")
     page.fill("#frames input[type=number]", "600")
     page.press("#frames input[type=number]", "Tab")
-    page.wait_for_selector("#plan .plan-numbers:has-text('600')", timeout=PATIENCE_MS)
+    page.wait_for_selector("#plan .plan-numbers:has-text('600')")
     job = submit(page)
     wait_for_frames(page, job)
     return job
@@ -167,11 +203,11 @@ def start_long_job(page: Page) -> str:
 
 def wait_for_frames(page: Page, job: str) -> None:
     """Waits until frames of the long job are being made."""
-    page.wait_for_selector(f".status[data-of='{job}'] .step:has-text('/600')", timeout=PATIENCE_MS)
+    page.wait_for_selector(f".status[data-of='{job}'] .step:has-text('/600')")
 
 
 def wait_for_state(page: Page, job: str, state: str) -> None:
-    page.wait_for_selector(f".status[data-of='{job}'] .state.{state}", timeout=PATIENCE_MS)
+    page.wait_for_selector(f".status[data-of='{job}'] .state.{state}")
 
 
 def _is_setting(name: str) -> bool:
@@ -180,6 +216,8 @@ def _is_setting(name: str) -> bool:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    for port in random.sample(OWN_PORTS, len(OWN_PORTS)):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no port is free")

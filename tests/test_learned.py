@@ -146,6 +146,7 @@ def test_generate_learns_in_the_data_folder_and_plan_uses_it_but_not_for_another
 def test_a_plan_tells_the_first_run_and_later_ones_apart():
     assert takes(40.2, 22.1).en == "40 s the first time, with the loading, then 22 s"
     assert takes(5.2, 5.1).en == "5 s"
+    assert takes(2.0, 3.4).en == "3 s"
     answer = plan_choice(SPEC, Choice(), CARD)
     assert answer["later_seconds"] < answer["seconds"]
     assert any("the first time, with the loading, then" in line.en for line in told(answer))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from running_studio import (
     RunningStudio,
     choose_example,
     choose_preset,
+    held_back,
     open_page,
     submit,
     wait_for_job,
@@ -32,7 +34,6 @@ def made(page: Page, studio: RunningStudio) -> Page:
     open_page(page, studio.url)
     choose_example(page, "stream.jpg", PROMPT)
     choose_preset(page, "preview")
-    page.wait_for_selector("#plan .plan-numbers:has-text('32')")
     wait_for_state(page, submit(page), "done")
     return page
 
@@ -134,6 +135,48 @@ def test_refining_is_a_visible_step_that_is_taken_or_refused(page: Page, studio:
     expect(page.locator("#prompt textarea")).to_have_value(typed)
 
 
+def test_what_is_typed_while_an_answer_is_on_its_way_stays_and_the_rest_of_the_answer_counts(
+    page: Page, studio: RunningStudio
+) -> None:
+    open_page(page, studio.url)
+    box, frames = page.locator("#prompt textarea"), page.locator("#frames input[type=number]")
+    page.click("[data-fold=advanced]")
+    with held_back(page):
+        page.click("[data-example='flower.jpg']")
+        page.check("#preset input[value=preview]")
+        box.fill("猫转头，镜头向左摇")
+        frames.fill("7")
+        frames.press("Tab")
+    expect(page.locator("#image img")).to_be_visible()
+    expect(page.locator("#plan .plan-numbers")).to_contain_text("7 帧 · 16 帧/秒")
+    expect(page.locator("#plan .chips")).to_contain_text("左摇")
+    expect(box).to_have_value("猫转头，镜头向左摇")
+
+    page.click("#refine")
+    expect(page.locator("#use-refined")).to_be_visible()
+    with held_back(page):
+        page.click("#use-refined")
+        box.fill("镜头向右摇")
+    expect(page.locator("#refine-panel .used")).to_be_visible()
+    expect(page.locator("#plan .chips")).to_contain_text("右摇")
+    expect(box).to_have_value("镜头向右摇")
+    # What was typed before a press is older than its answer.
+    page.click("#undo-refine")
+    expect(box).to_have_value("猫转头，镜头向左摇")
+
+
+def test_of_two_choices_or_examples_pressed_in_a_row_the_later_one_counts(page: Page, studio: RunningStudio) -> None:
+    open_page(page, studio.url)
+    with held_back(page):
+        for name in ("preview", "standard"):
+            page.check(f"#preset input[value={name}]")
+        for name in ("cat.jpg", "flower.jpg"):
+            page.click(f"[data-example='{name}']")
+    expect(page.locator("#image img")).to_have_attribute("src", re.compile("flower"))
+    expect(page.locator("#plan .plan-numbers")).to_contain_text("96 帧 · 24 帧/秒")
+    expect(page.locator("#preset input[value=standard]")).to_be_checked()
+
+
 def test_again_makes_the_same_with_a_new_seed_and_use_these_settings_fills_the_form(
     made: Page, studio: RunningStudio
 ) -> None:
@@ -187,12 +230,11 @@ def test_two_tabs_of_one_person_each_keep_their_own_job(new_page: Callable[..., 
     for tab, example in ((one, "cat.jpg"), (other, "flower.jpg")):
         choose_example(tab, example)
         choose_preset(tab, "preview")
-        tab.wait_for_selector("#plan .plan-numbers:has-text('32')")
     jobs = [submit(tab) for tab in (one, other)]
     assert jobs[0] != jobs[1]
     for tab, job in zip((one, other), jobs, strict=True):
         wait_for_state(tab, job, "done")
         open_page(tab, tab.url)
         wait_for_state(tab, job, "done")
-        assert job in tab.evaluate("document.querySelector('video').src")
+        expect(tab.locator("#screen video")).to_have_attribute("src", re.compile(job))
         expect(tab.locator("#history li")).to_have_count(2)

@@ -19,9 +19,7 @@ def test_a_doubled_boomerang_is_told_before_made_and_brought_back_by_its_file(
     new_page: Callable[..., Page], studio: RunningStudio
 ) -> None:
     page = open_page(new_page(), studio.url)
-    choose_example(page, "cat.jpg")
-    expect(page.locator("#prompt textarea")).not_to_have_value("", **PATIENCE)
-    page.fill("#prompt textarea", "固定镜头")
+    choose_example(page, "cat.jpg", "固定镜头")
     make_short(page)
     page.check("#double-rate input")
     page.locator("#ending label", has_text="往返").click()

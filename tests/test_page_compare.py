@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
-from running_studio import PATIENCE_MS, RunningStudio, choose_example, open_page
+from running_studio import PATIENCE_MS, RUN_MS, RunningStudio, choose_example, open_page
 from test_page_lists import idle_workers
-from test_page_looks import AXE_PATH, violations
+from test_page_looks import AXE_PATH, expect_no_scrolling_sideways, violations
 
 from i2v_pipeline.video import probe_video
 from studio.jobs.store import JobStore
@@ -19,12 +19,11 @@ from studio.jobs.store import JobStore
 pytestmark = pytest.mark.browser
 
 PATIENCE = {"timeout": PATIENCE_MS}
-RUN_MS = 120_000
 CELLS = "#comparison td"
 TOGETHER_S = 0.05
 LOOKS = 8
 # A look takes all the places in one go. Only looks at which everything plays count, and they must follow each other.
-PLAY_TOGETHER = """([limit, looks]) => new Promise((resolve, reject) => {
+PLAY_TOGETHER = """([limit, looks, patience]) => new Promise((resolve, reject) => {
   const spreads = [], begun = performance.now();
   const look = () => {
     const videos = [...document.querySelectorAll('#comparison video')];
@@ -34,7 +33,7 @@ PLAY_TOGETHER = """([limit, looks]) => new Promise((resolve, reject) => {
       spread < limit ? spreads.push(spread) : spreads.splice(0);
     }
     if (spreads.length >= looks) resolve(spreads);
-    else if (performance.now() - begun > 30000) reject(new Error('never together: ' + places.join(' ')));
+    else if (performance.now() - begun > patience) reject(new Error('never together: ' + places.join(' ')));
     else requestAnimationFrame(look);
   };
   look();
@@ -58,7 +57,6 @@ def set_up(page: Page, studio: RunningStudio, **chosen: str) -> None:
 def choose_axis(page: Page, axis: str, word: str, values: str | None = None) -> None:
     page.click(f"#{axis}-field input")
     page.click(f"#{axis}-field [role=option]:has-text('{word}')")
-    # What is proposed would replace what is typed before it is there.
     expect(page.locator(f"#{axis}-values textarea")).not_to_have_value("", **PATIENCE)
     if values is not None:
         page.fill(f"#{axis}-values textarea", values)
@@ -89,7 +87,7 @@ def test_three_by_three_with_one_cell_cancelled_play_together_are_found_again_an
 
     # All players as one
     page.click("#comparison [data-play]")
-    assert len(page.evaluate(PLAY_TOGETHER, [TOGETHER_S, LOOKS])) == LOOKS
+    assert len(page.evaluate(PLAY_TOGETHER, [TOGETHER_S, LOOKS, PATIENCE_MS])) == LOOKS
     page.click("#comparison [data-play]")
     page.locator("#comparison [data-seek]").fill("500")
     page.wait_for_function(
@@ -147,7 +145,7 @@ def test_a_shorter_video_holds_its_end_until_all_begin_again(page: Page, studio:
     long, short = (f"document.querySelectorAll('#comparison video')[{place}]" for place in (0, 1))
     page.wait_for_function(f"{long}.currentTime > 1.1 && !{long}.paused && {short}.currentTime > 0.9", **PATIENCE)
     page.wait_for_function(f"[{long}, {short}].every((video) => video.currentTime < 0.9 && !video.paused)", **PATIENCE)
-    assert len(page.evaluate(PLAY_TOGETHER, [TOGETHER_S, LOOKS])) == LOOKS
+    assert len(page.evaluate(PLAY_TOGETHER, [TOGETHER_S, LOOKS, PATIENCE_MS])) == LOOKS
 
 
 def test_drafts_are_made_first_and_one_becomes_the_final_with_its_seed(
@@ -169,7 +167,7 @@ def test_drafts_are_made_first_and_one_becomes_the_final_with_its_seed(
     draft = page.locator(CELLS).nth(1)
     draft.get_by_role("button", name="Make the final").click()
     expect(draft.locator(".final .state.done")).to_be_visible(timeout=RUN_MS)
-    assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
+    expect_no_scrolling_sideways(page)
     store = JobStore(studio.data)
     made = store.get(draft.get_attribute("data-cell"))
     (final,) = [job for job in store.list(made.owner) if job.request.width == 1280]

@@ -80,7 +80,12 @@ def finish(studio: Studio, job_id: str, **quality: Any) -> None:
 def test_nothing_is_said_before_anything_is_chosen(studio: Studio) -> None:
     told = studio.comparing.told(FORM, studio.desk.values(FORM), None)
     assert told == {"compare_plan": ""}
-    studio.open()
+    # A grid without an axis is no mistake yet.
+    empty = {**FORM, "compare_mode": "grid"}
+    hint = studio.comparing.told(empty, studio.desk.values(empty), None)["compare_plan"]
+    assert "Choose first what to compare" in hint and "problem" not in hint
+    with pytest.raises(gr.Error, match="Choose first what to compare"):
+        studio.comparing.start(empty, studio.open())
     assert shown(studio) == ""
 
 

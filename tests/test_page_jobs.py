@@ -25,6 +25,19 @@ from studio.jobs.store import JobStore
 
 pytestmark = pytest.mark.browser
 
+# Keeps a page that has just been made so busy that several answers arrive before it looks at the first.
+BUSY = """
+const work = (over) => {
+  for (const end = performance.now() + 1200; performance.now() < end;);
+  if (performance.now() < over) setTimeout(work, 30, over);
+};
+const waiting = setInterval(() => {
+  if (!document.querySelector('#generate')) return;
+  clearInterval(waiting);
+  work(performance.now() + 9000);
+}, 5);
+"""
+
 
 def step_of(page: Page, job: str) -> int:
     return int(page.inner_text(f".status[data-of='{job}'] .step").partition("/")[0])
@@ -83,6 +96,27 @@ def test_a_live_preview_and_the_time_left_are_shown_while_a_job_runs(page: Page,
         timeout=PATIENCE_MS,
     )
     cancel(page, job)
+
+
+def test_a_page_that_is_slow_loses_nothing_of_answers_that_follow_each_other(page: Page, studio: RunningStudio) -> None:
+    open_page(page, studio.url)
+    job = run_short_job(page)
+    page.add_init_script(BUSY)
+    page.reload()
+    wait_for_state(page, job, "done")
+    for name in ("again", "longer", "last-frame", "reuse", "parts", "delete", "report-box"):
+        expect(page.locator(f"#{name}")).to_be_visible()
+
+
+def test_a_page_that_stood_idle_does_not_load_itself_anew_before_a_new_jobs_status_is_there(
+    page: Page, studio: RunningStudio
+) -> None:
+    page.add_init_script("const now = Date.now; window.idle = 0; Date.now = () => now() + window.idle;")
+    open_page(page, studio.url)
+    page.evaluate("idle = 60000; isSame = true; studio.showJob('20200101-000000-00000000')")
+    for _ in range(2):
+        page.wait_for_event("response", lambda answer: answer.url.endswith("/studio/health"))
+    assert page.evaluate("window.isSame") is True
 
 
 def test_cancel_ends_a_run_in_the_middle_and_leaves_no_video(page: Page, studio: RunningStudio) -> None:

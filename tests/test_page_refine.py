@@ -21,7 +21,7 @@ from running_studio import (
     submit,
     wait_for_state,
 )
-from test_page_looks import AXE_PATH, violations
+from test_page_looks import AXE_PATH, expect_no_scrolling_sideways, violations
 
 from studio.consent import FILE_NAME, Consents
 
@@ -182,18 +182,25 @@ def test_a_picture_leaves_only_after_the_person_said_so_and_they_can_take_it_bac
     expect(box).to_be_checked()
     (url,) = images_in(llm)
     assert base64.b64decode(url.partition(",")[2]).startswith(b"\xff\xd8")
+    # Comes with the answer that keeps the proposal in the draft.
+    expect(filled.locator("#advice button")).to_be_visible()
 
     open_page(filled, studio.url)
     expect(box).to_be_checked()
+    # The proposal comes back with the page; without it the next one is seen to come.
+    filled.click("#keep-mine")
+    expect(filled.locator("#use-refined")).to_be_hidden()
     filled.click("#refine")
     expect(filled.locator("#use-refined")).to_be_visible()
     assert len(images_in(llm)) == 1
     box.uncheck()
-    while Consents(studio.data).consent_for(HOST):
-        filled.wait_for_timeout(50)
+    said = filled.locator("#picture-note")
+    expect(said).to_contain_text("已撤回")
+    assert Consents(studio.data).consent_for(HOST) is False
     filled.click("#refine")
     expect(panel.locator(".match.unknown")).to_be_visible()
     assert images_in(llm) == []
+    expect(said).to_contain_text("已撤回")
 
 
 def test_an_llm_that_fails_is_told_with_the_reason_and_the_rules_take_over(filled: Page, llm: Service) -> None:
@@ -225,11 +232,11 @@ def test_a_server_that_hangs_costs_the_deadline_and_never_holds_up_generate(fill
     expect(filled.locator("#refine-panel .badge")).to_contain_text("离线规则")
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+@pytest.mark.parametrize(("locale", "scheme", "width"), [("zh-CN", "light", 1280), ("en-GB", "dark", 390)])
 def test_the_whole_panel_is_clean_to_axe_and_fits_a_phone(
-    new_page: Callable[..., Page], ask: Callable[[Page], Page], llm: Service, scheme: str, width: int
+    new_page: Callable[..., Page], ask: Callable[[Page], Page], llm: Service, locale: str, scheme: str, width: int
 ) -> None:
-    page = ask(new_page(color_scheme=scheme, viewport={"width": width, "height": 844}))
+    page = ask(new_page(locale=locale, color_scheme=scheme, viewport={"width": width, "height": 844}))
     conflict = {"verdict": "mismatch", "score": 9, "conflicts": ["no waves"], "reason": "A stream."}
     llm.says(answer(refined_prompt=FREELY, added_elements=ADDED, image_text_match=conflict, warnings=["blurry"]))
     page.check("#fidelity input[value=creative]")
@@ -239,7 +246,8 @@ def test_the_whole_panel_is_clean_to_axe_and_fits_a_phone(
     page.evaluate(AXE_PATH.read_text(encoding="utf-8"))
     assert violations(page) == []
     page.click("#use-refined")
+    expect(page.locator("#refine-panel .used")).to_be_visible()
     page.fill("#prompt textarea", f"{FREELY}, two dogs")
     expect(page.locator("#edited .edited")).to_be_visible()
     assert violations(page) == []
-    assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
+    expect_no_scrolling_sideways(page)

@@ -320,10 +320,12 @@ def test_nothing_is_sent_before_the_person_answered_and_the_answer_is_kept(llm: 
 def test_a_consent_that_was_taken_back_holds_even_for_a_page_that_does_not_know(llm: Service, tmp_path: Path) -> None:
     handlers = handlers_of(remote(llm, tmp_path))
     all_of(handlers.answer(form(), click("yes")))
-    assert "0.0.0.0" in handlers.choose_picture(False)["llm_note"]
+    assert "0.0.0.0" in handlers.choose_picture(False)["picture_note"]
     last = all_of(handlers.refine(form(show_picture=True)))[-1]
-    assert "0.0.0.0" in last["llm_note"]
+    assert "0.0.0.0" in last["picture_note"]
     assert pictures_sent(llm) == [True, False]
+    # A refinement that was under way meanwhile, or comes after it, leaves that sentence.
+    assert not any("picture_note" in each for each in all_of(handlers.refine(form(show_picture=False))))
     # Ticking the box again asks again; nothing is ticked before the answer.
     ticked = handlers.choose_picture(True)
     assert ticked["show_picture"] is False

@@ -283,14 +283,14 @@ def test_markup_in_prompt_and_file_name_is_shown_and_not_run_and_a_stranger_sees
     page = open_page(new_page(), studio.url)
     cookie = next(cookie["value"] for cookie in page.context.cookies() if cookie["name"] == COOKIE)
     assert COOKIE not in page.evaluate("document.cookie")
-    with httpx2.Client(base_url=studio.url, cookies={COOKIE: cookie}) as http:
+    with httpx2.Client(base_url=studio.url, cookies={COOKIE: cookie}, timeout=60) as http:
         files = {"input_reference": (f"../../{MARKUP}.html", picture(), "text/html")}
         fields = {"prompt": f"{MARKUP} {STILL}", "size": "64x64", "frames": "2", "fps": "2", "refine": "off"}
         job = http.post("/v1/videos", files=files, data=fields).json()["id"]
     assert {path.name for path in (studio.data / "jobs" / job).iterdir() if "input" in path.name} == {"input.png"}
 
     open_page(page, studio.url)
-    page.wait_for_selector(f".status[data-of='{job}'] .state.done", timeout=60_000)
+    page.wait_for_selector(f".status[data-of='{job}'] .state.done")
     expect(page.locator("#history .caption")).to_have_text(f"{MARKUP} {STILL}")
     expect(page.locator(".sent")).to_contain_text(MARKUP)
     assert page.evaluate("window.hacked") is None

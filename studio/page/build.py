@@ -18,6 +18,7 @@ from studio.page.refine_events import make_refine
 from studio.page.services import Services
 from studio.page.text import both, engine_label, escape, label
 from studio.page.uploads import UploadsOnly
+from studio.page.whole import WholeAnswers
 from studio.page.wire import wire
 
 TITLE = "Image-to-Video Studio · 图像转视频"
@@ -49,11 +50,15 @@ element.addEventListener('click', (event) => {
 _ANNOUNCE = "element.setAttribute('aria-live', 'polite');"
 
 
+class _Page(UploadsOnly, WholeAnswers):
+    """The page's frame."""
+
+
 def build(services: Services) -> gr.Blocks:
     """The whole page on `services`."""
     form: Form = {}
     view: dict[str, Any] = {}
-    with UploadsOnly(title=TITLE, analytics_enabled=False, delete_cache=(CACHE_CHECK_S, CACHE_AGE_S)) as page:
+    with _Page(title=TITLE, analytics_enabled=False, delete_cache=(CACHE_CHECK_S, CACHE_AGE_S)) as page:
         # A gr.State would stay on the server, and the address could not name the job.
         view["shown"] = gr.Textbox(visible=False)
         view["proposal"] = gr.State(None)

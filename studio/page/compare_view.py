@@ -57,6 +57,11 @@ def plan_html(sketch: Sketch, total: Total, notices: Sequence[Text], *, is_seed_
     return f'<div class="plan compare-plan">{"".join(lines)}</div>'
 
 
+def hint_html(text: Text) -> str:
+    """In place of the plan: what to do first."""
+    return f'<p class="quiet">{both(text)}</p>'
+
+
 def problem_html(text: Text) -> str:
     """In place of the plan: why it cannot be started."""
     return f'<div class="plan problem"><p>{both(text)}</p></div>'

@@ -129,6 +129,8 @@ class CompareHandlers:
         """The plan of what is chosen, for the event that follows every change of the form."""
         if data[self.view["compare_mode"]] is None:
             return {self.view["compare_plan"]: ""}
+        if data[self.view["compare_mode"]] == "grid" and self._chosen(data) == {NONE}:
+            return {self.view["compare_plan"]: compare_view.hint_html(NOTHING)}
         try:
             base, sketch = self._sketch(data, values, proposal)
             check_models(sketch.requests)
@@ -248,6 +250,9 @@ class CompareHandlers:
         if not axes:
             raise InputError(*NOTHING)
         return base, make_sketch(base, axes[0], axes[1] if len(axes) > 1 else None, read)
+
+    def _chosen(self, data: Data) -> set[str]:
+        return {data[self.view[f"{axis}_field"]] for axis in ("x", "y")}
 
     def _axis(self, data: Data, axis: str) -> Axis | None:
         field = data[self.view[f"{axis}_field"]]

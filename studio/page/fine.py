@@ -43,6 +43,7 @@ def make_fine(spec: EngineSpec, form: Form) -> None:
             _schedulers(spec),
             value=AS_PRESET,
             label=label("scheduler"),
+            info=label("scheduler_info"),
             filterable=False,
             min_width=150,
             visible=shown["scheduler"],

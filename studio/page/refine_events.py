@@ -25,6 +25,7 @@ from studio.page import refine, refine_panel
 from studio.page.advice import advice_for, advice_html
 from studio.page.edge import at_edge
 from studio.page.form import Form, preset_values, read_values
+from studio.page.newer import fill
 from studio.page.refine import Proposal
 from studio.page.services import Services
 from studio.page.subjects import pictures_on, references_on
@@ -94,6 +95,8 @@ def make_refine(services: Services, view: dict[str, Any]) -> None:
             elem_id="show-picture",
         )
         view["test_llm"] = gr.Button(label("test_llm"), size="sm", min_width=100, elem_id="test-llm")
+    # Two sentences in two places: what one event says of the picture would else be wiped away by another's answer.
+    view["picture_note"] = gr.HTML("", elem_id="picture-note", js_on_load="")
     view["llm_note"] = gr.HTML("", elem_id="llm-note", js_on_load="")
 
 
@@ -102,8 +105,8 @@ def wire_refine(handlers: RefineHandlers, everything: list[Component], event: Ma
     form, view = handlers.form, handlers.view
     asked = {*form.values(), view["proposal"], view["show_picture"], view["fidelity"]}
     drawn = [view[name] for name in ("proposal", "refine_panel", "use_refined", "keep_mine", "undo_refine")]
-    asking = [*drawn, view["show_picture"], view["llm_note"]]
-    noted = [view["show_picture"], view["llm_note"], view["refine_panel"]]
+    asking = [*drawn, view["show_picture"], view["picture_note"], view["llm_note"]]
+    noted = [view["show_picture"], view["picture_note"], view["refine_panel"]]
     boxed = {view["proposal"], form["prompt"]}
 
     def or_empty(started: Any) -> None:  # noqa: ANN401 - Gradio's Dependency has no public type
@@ -113,14 +116,17 @@ def wire_refine(handlers: RefineHandlers, everything: list[Component], event: Ma
 
     or_empty(view["refine"].click(handlers.refine, asked, asking, **event))
     or_empty(view["refine_panel"].consent(handlers.answer, asked, asking, **event))
-    view["show_picture"].input(handlers.choose_picture, view["show_picture"], noted, **event)
+    # What the box is last set to is what counts, however fast that was.
+    view["show_picture"].input(
+        handlers.choose_picture, view["show_picture"], noted, trigger_mode="always_last", **event
+    )
     view["test_llm"].click(handlers.test_connection, None, view["llm_note"], **event)
-    view["refine_panel"].strike(handlers.strike, boxed, everything, **event)
-    view["refine_panel"].restore(handlers.restore, boxed, everything, **event)
-    view["use_refined"].click(handlers.use_refined, {view["proposal"]}, everything, **event)
+    fill(view["refine_panel"].strike, handlers.strike, boxed, everything, **event)
+    fill(view["refine_panel"].restore, handlers.restore, boxed, everything, **event)
+    fill(view["use_refined"].click, handlers.use_refined, {view["proposal"]}, everything, **event)
     view["keep_mine"].click(handlers.keep_mine, None, drawn, **event)
-    view["undo_refine"].click(handlers.undo_refine, {view["proposal"]}, everything, **event)
-    view["advice"].apply(handlers.apply, {*form.values(), view["proposal"]}, everything, **event)
+    fill(view["undo_refine"].click, handlers.undo_refine, {view["proposal"]}, everything, **event)
+    fill(view["advice"].apply, handlers.apply, {*form.values(), view["proposal"]}, everything, **event)
 
 
 class RefineHandlers:
@@ -176,7 +182,7 @@ class RefineHandlers:
         """Keeps whether the picture may go to the LLM, and refines by it."""
         allowed = event.what == "yes"
         self.consents.give_consent(self._host, allowed)
-        yield {self.view["show_picture"]: allowed, self.view["llm_note"]: ""}
+        yield {self.view["show_picture"]: allowed, self.view["picture_note"]: ""}
         if not (data[self.form["prompt"]] or "").strip():
             yield self.updates(data[self.view["proposal"]])
             return
@@ -188,12 +194,12 @@ class RefineHandlers:
         """Unticking takes the consent back; ticking asks for it where it was never given."""
         view, host = self.view, self._host
         if is_loopback(host):
-            return {view["llm_note"]: ""}
+            return {view["picture_note"]: ""}
         if not ticked:
             self.consents.give_consent(host, False)
-            return {view["llm_note"]: refine_panel.note_html(refine_panel.taken_back(host))}
+            return {view["picture_note"]: refine_panel.note_html(refine_panel.taken_back(host))}
         if self._may_see():
-            return {view["llm_note"]: ""}
+            return {view["picture_note"]: ""}
         return {view["show_picture"]: False, view["refine_panel"]: refine_panel.question_html(host)}
 
     @at_edge
@@ -260,12 +266,13 @@ class RefineHandlers:
     async def _propose(self, data: Data) -> AsyncIterator[Updates]:
         values, before = read_values(self.form, data), data[self.view["proposal"]]
         spec = self._spec(values)
-        paths, pictures, note = pictures_on(spec, values), [], ""
+        paths, pictures = pictures_on(spec, values), []
+        told: Updates = {self.view["llm_note"]: ""}
         if data[self.view["show_picture"]] and paths:
             if self._may_see():
                 pictures = [(await asyncio.to_thread(open_picture, path)).source for path in paths]
             else:
-                note = refine_panel.note_html(refine_panel.taken_back(self._host))
+                told[self.view["picture_note"]] = refine_panel.note_html(refine_panel.taken_back(self._host))
         yield {self.view["refine_panel"]: refine_panel.working_panel()}
         typed = values["prompt"]
         if before is not None and before.is_used and typed == before.text:
@@ -284,7 +291,7 @@ class RefineHandlers:
             )
         finally:
             gone.set()
-        yield {**self.updates(proposal), self.view["llm_note"]: note}
+        yield {**self.updates(proposal), **told}
 
     def _may_see(self) -> bool | None:
         """Whether the LLM may see pictures; None where nobody was asked yet."""

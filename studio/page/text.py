@@ -78,6 +78,7 @@ LABELS: dict[str, Text] = {
     "guidance_schedule_info": Text("for the slider: 9..6 or 5@0-0.6", "代替滑块：9..6 或 5@0-0.6"),
     "as_preset": Text("as the preset", "按预设"),
     "scheduler": Text("Scheduler", "调度器"),
+    "scheduler_info": Text("how each step is solved", "每一步的求解方法"),
     "flow_shift": Text("Flow shift", "时间步偏移 (Flow shift)"),
     "flow_shift_info": Text("empty: the preset's", "留空则按预设"),
     "loras": Text("LoRAs", "LoRA 模型"),

@@ -14,6 +14,7 @@ from studio.page.history import HistoryHandlers
 from studio.page.live import FOLLOWED, Live
 from studio.page.longer import PARTS as LONGER_PARTS
 from studio.page.longer import LongerHandlers
+from studio.page.newer import fill
 from studio.page.queue import QueueHandlers
 from studio.page.refine_events import wire_refine
 from studio.page.reuse import ReuseHandlers
@@ -24,6 +25,11 @@ from studio.page.subjects import PICTURES
 # is refused in English.
 PRIVATE: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "preprocess": False}
 EVENT: dict[str, Any] = {"concurrency_limit": None, **PRIVATE}
+# Gradio drops a press whose like is still under way. Of two choices the later one counts; two examples are answered in
+# their order; and each press on a list is one of its own.
+CHOICE: dict[str, Any] = {**EVENT, "trigger_mode": "always_last"}
+IN_TURN: dict[str, Any] = {**PRIVATE, "concurrency_limit": 1, "trigger_mode": "multiple"}
+PRESS: dict[str, Any] = {**EVENT, "trigger_mode": "multiple"}
 
 # Two changes at once are two requests, and the later one may arrive first.
 _COUNT = "(...values) => [...values.slice(0, -1), window.studio.count()]"
@@ -68,14 +74,15 @@ def _wire_form(desk: Desk, handlers: Handlers, everything: list[Component]) -> N
         form[field].upload(handlers.check_picture, fields, None, **EVENT).failure(
             None, None, form[field], js="() => null", **PRIVATE
         )
-    view["seen"].move_reference(handlers.move_reference, fields, list(form.values()), **EVENT)
+    noted = [*form.values(), view["engine_note"], view["lacks"]]
+    fill(view["seen"].move_reference, handlers.move_reference, fields, list(form.values()), **EVENT)
     form["image"].change(handlers.look_for_subject, fields, [view["subject"]], trigger_mode="always_last", **EVENT)
-    form["preset"].input(handlers.choose_preset, fields, list(form.values()), **EVENT)
-    form["engine"].input(handlers.choose_engine, fields, [*form.values(), view["engine_note"], view["lacks"]], **EVENT)
-    view["plan"].take_offer(handlers.take_offer, fields, [*form.values(), view["engine_note"], view["lacks"]], **EVENT)
+    fill(form["preset"].input, handlers.choose_preset, fields, list(form.values()), **CHOICE)
+    fill(form["engine"].input, handlers.choose_engine, fields, noted, **CHOICE)
+    fill(view["plan"].take_offer, handlers.take_offer, fields, noted, **EVENT)
     remedied = {*fields, *several, view["proposal"]}
-    view["plan"].take_remedy(handlers.take_remedy, remedied, list(form.values()), **EVENT)
-    view["examples"].pick_example(handlers.pick_example, None, everything, **EVENT)
+    fill(view["plan"].take_remedy, handlers.take_remedy, remedied, list(form.values()), **EVENT)
+    fill(view["examples"].pick_example, handlers.pick_example, None, everything, **IN_TURN)
 
 
 def _wire_jobs(desk: Desk, handlers: Handlers, everything: list[Component]) -> None:
@@ -83,7 +90,7 @@ def _wire_jobs(desk: Desk, handlers: Handlers, everything: list[Component]) -> N
     fields, view = set(desk.form.values()), desk.view
     shown = {view["shown"]}
     wanted = {*fields, view["proposal"], view["pictures"], view["each_line"]}
-    _then_show(desk, view["generate"].click(handlers.generate, wanted, [view["shown"], *everything], **EVENT))
+    _then_show(desk, fill(view["generate"].click, handlers.generate, wanted, [view["shown"], *everything], **EVENT))
     _then_show(desk, view["again"].click(handlers.again, shown, [view["shown"]], **EVENT))
     _then_show(desk, view["retry"].click(handlers.retry, shown, [view["shown"]], **EVENT))
     view["cancel"].click(handlers.cancel, shown, None, **EVENT)
@@ -94,7 +101,7 @@ def _wire_longer(desk: Desk, handlers: LongerHandlers) -> None:
     view = desk.view
     shown, frame = view["shown"], view["longer_frame"]
     parts = [view[name] for name in LONGER_PARTS]
-    view["longer"].click(handlers.open, {shown}, parts, **EVENT)
+    fill(view["longer"].click, handlers.open, {shown}, parts, **EVENT)
     look = [view["longer_picture"], view["longer_length"]]
     frame.input(handlers.look, {shown, frame}, look, trigger_mode="always_last", **EVENT)
     view["longer_close"].click(handlers.close, None, None, **EVENT)
@@ -107,12 +114,12 @@ def _wire_reuse(desk: Desk, handlers: ReuseHandlers, everything: list[Component]
     fields, view = set(desk.form.values()), desk.view
     filled = [view["shown"], *everything]
     parts = {*fields, view["shown"], view["parts"], view["proposal"]}
-    view["reuse"].click(handlers.reuse, parts, filled, **EVENT)
-    view["last_frame"].click(handlers.last_frame, {view["shown"]}, filled, **EVENT)
-    view["restore"].upload(handlers.restore, {*fields, view["restore"], view["proposal"]}, filled, **EVENT)
+    fill(view["reuse"].click, handlers.reuse, parts, filled, **EVENT)
+    fill(view["last_frame"].click, handlers.last_frame, {view["shown"]}, filled, **EVENT)
+    fill(view["restore"].upload, handlers.restore, {*fields, view["restore"], view["proposal"]}, filled, **EVENT)
     advised = {*fields, view["shown"], view["proposal"]}
-    view["details"].take_advice(handlers.take_advice, advised, filled, **EVENT)
-    view["note"].act_on_note(handlers.act_on_note, None, filled, **EVENT)
+    fill(view["details"].take_advice, handlers.take_advice, advised, filled, **EVENT)
+    fill(view["note"].act_on_note, handlers.act_on_note, None, filled, **EVENT)
 
 
 def _wire_lists(desk: Desk, everything: list[Component]) -> None:
@@ -120,10 +127,10 @@ def _wire_lists(desk: Desk, everything: list[Component]) -> None:
     fields, view = set(desk.form.values()), desk.view
     queue, history = QueueHandlers(desk), HistoryHandlers(desk)
     filled = [view["shown"], *everything]
-    acted = view["queue"].act_on_job(queue.act_on_job, {*fields, view["proposal"]}, filled, **EVENT)
+    acted = fill(view["queue"].act_on_job, queue.act_on_job, {*fields, view["proposal"]}, filled, **PRESS)
     _then_show(desk, acted)
-    view["note"].stop_editing(queue.stop_editing, None, filled, **EVENT)
-    _then_show(desk, view["history"].act_on_history(history.act_on_history, None, [view["shown"]], **EVENT))
+    fill(view["note"].stop_editing, queue.stop_editing, None, filled, **EVENT)
+    _then_show(desk, view["history"].act_on_history(history.act_on_history, None, [view["shown"]], **PRESS))
     _then_show(desk, view["delete"].click(history.delete, {view["shown"]}, [view["shown"]], **EVENT))
     looked_for = [view[name] for name in ("search", "filter_engine", "favourites")]
     gr.on(
@@ -131,7 +138,7 @@ def _wire_lists(desk: Desk, everything: list[Component]) -> None:
         trigger_mode="always_last", **EVENT,
     )  # fmt: skip
     view["look_at_clean_up"].click(history.look_at_clean_up, {view["clean_rule"]}, None, **EVENT)
-    view["disk"].act_on_disk(history.act_on_disk, None, None, **EVENT)
+    view["disk"].act_on_disk(history.act_on_disk, None, None, **PRESS)
 
 
 def _wire_compare(desk: Desk, handlers: CompareHandlers) -> None:
@@ -140,11 +147,11 @@ def _wire_compare(desk: Desk, handlers: CompareHandlers) -> None:
     asked = {*fields, view["proposal"], *(view[name] for name in ASKED)}
     rows = [view[name] for name in ("x_row", "y_row", "draft_count", "compare")]
     view["compare_mode"].change(handlers.choose_mode, {view["compare_mode"]}, rows, **EVENT)
-    view["x_field"].input(handlers.propose_x, asked, [view["x_values"]], **EVENT)
-    view["y_field"].input(handlers.propose_y, asked, [view["y_values"]], **EVENT)
-    view["compare_plan"].take_remedy(handlers.take_remedy, asked, list(desk.form.values()), **EVENT)
+    fill(view["x_field"].input, handlers.propose_x, asked, [view["x_values"]], **CHOICE)
+    fill(view["y_field"].input, handlers.propose_y, asked, [view["y_values"]], **CHOICE)
+    fill(view["compare_plan"].take_remedy, handlers.take_remedy, asked, list(desk.form.values()), **EVENT)
     view["compare"].click(handlers.start, asked, [view["shown"]], **EVENT)
-    _then_show(desk, view["comparison"].act_on_comparison(handlers.act_on_comparison, None, [view["shown"]], **EVENT))
+    _then_show(desk, view["comparison"].act_on_comparison(handlers.act_on_comparison, None, [view["shown"]], **PRESS))
 
 
 def _then_show(desk: Desk, event: Any) -> None:  # noqa: ANN401 - Gradio's Dependency has no public type
