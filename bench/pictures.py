@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -90,9 +91,14 @@ def labelled() -> Labelled:
 
 
 def picture_path(name: str) -> Path:
-    """Where the picture `package/file` is. Raises `RuntimeError` where its package cannot be had."""
+    """Where the picture `package/file` is. Raises `RuntimeError` where its package cannot be had.
+
+    `file.rcc/n` is the nth WebP picture, counted from 0, within a resource file of Qt.
+    """
     package, _, file = name.partition("/")
-    return _folder_of(labelled().packages[package]) / file
+    folder = _folder_of(labelled().packages[package])
+    resource, is_within, place = file.partition(".rcc/")
+    return _from_resource(folder / f"{resource}.rcc", int(place)) if is_within else folder / file
 
 
 @functools.lru_cache(maxsize=4)
@@ -115,6 +121,19 @@ def open_film(film: Film) -> tuple[U8Frames, float]:
         if place >= film.first:
             frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
     return np.stack(frames).astype(np.uint8), float(capture.get(cv2.CAP_PROP_FPS))
+
+
+def _from_resource(path: Path, place: int) -> Path:
+    """The file that one of the WebP pictures in a resource file is written to; they lie there as they are."""
+    target = CACHE / path.stem / f"{place}.webp"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        content = path.read_bytes()
+        starts = [found.start() for found in re.finditer(rb"RIFF.{4}WEBP", content, re.DOTALL)]
+        start = starts[place]
+        # RIFF: four letters, the number of bytes that follow as a little-endian word, and those.
+        target.write_bytes(content[start : start + 8 + int.from_bytes(content[start + 4 : start + 8], "little")])
+    return target
 
 
 def _folder_of(package: Package) -> Path:

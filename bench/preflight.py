@@ -14,7 +14,7 @@ import platform
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 # Run as a file, this program finds the project only now.
-from bench.pictures import Picture, labelled, open_package_photo, picture_path  # noqa: E402
+from bench.pictures import Half, labelled, open_package_photo, picture_path  # noqa: E402
 from i2v_pipeline.advice import training_findings  # noqa: E402
 from i2v_pipeline.engines.camera.subject import SubjectNetwork  # noqa: E402
 from i2v_pipeline.images import open_picture  # noqa: E402
@@ -46,68 +46,77 @@ CHINESE_FONTS = (
     "/usr/share/fonts/opentype/noto/NotoSansCJK-Bold.ttc",
     "/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc",
 )
-HELD_OUT_PHOTOS = (
+SEEN_PHOTOS = (
     "lomiri-16/Picture_0B_by_freespace.jpg", "lomiri-16/aitzgorri_by_Aitzol_Berasategi.jpg", "mate/Dune.jpg",
     "mate/GreenMeadow.jpg", "mate/RainDrops.jpg", "mate/YellowFlower.jpg", "opencv/data/aloeL.jpg",
     "opencv/data/building.jpg", "opencv/data/squirrel_cls.jpg", "opencv/data/messi5.jpg",
     "plasma/EveningGlow/contents/images/2560x1600.jpg", "scikit-image/motorcycle_left.png",
 )  # fmt: skip
-HELD_OUT_SUBJECTS = (
+SEEN_SUBJECTS = (
     "opencv/data/chicky_512.png", "opencv/data/squirrel_cls.jpg", "opencv/data/butterfly.jpg", "opencv/data/messi5.jpg",
     "opencv/hfs/data/000.jpg", "scikit-image/horse.png", "ukui/goldfish.png", "gradio/lion.jpg",
 )  # fmt: skip
+HELD_OUT_PHOTOS = (
+    *(f"gcompris/explore_monuments.rcc/{place}" for place in (22, 24, 28, 31, 35, 36, 39, 43, 46)),
+    *(f"gcompris/explore_world_animals.rcc/{place}" for place in (3, 7, 12)),
+)
+HELD_OUT_SUBJECTS = (
+    *(f"gcompris/explore_world_animals.rcc/{place}" for place in (1, 2, 4, 5, 6, 8, 9, 13)), "imgaug/quokka.jpg",
+)  # fmt: skip
 SENTENCES_PATH = ROOT / "bench" / "prompts.yaml"
 PICTURE_SIZE = (1280, 720)
+SCENE_SIZE = (960, 540)
+PARTS = ("held_out", "seen", "held_out_sentences", "seen_sentences")
 SUBJECTS = ("flower", "coffee", "astronaut")
 NO_SUBJECT = ("mountains", "stream", "sunset")
 
 Labelled = tuple[str, U8Image, frozenset[str]]
 """A name, the picture, and the codes that are true of it."""
+Place = tuple[float, float, float]
+"""Of a subject in a scene: x and y of its middle as shares, and its height as a share."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=41)
+    parser.add_argument("--only", choices=PARTS, action="append", help="measures this part again; may be repeated")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
-    network, rng, clock = SubjectNetwork(), np.random.default_rng(arguments.seed), Clock()
-    listed = {half: [each for each in labelled().pictures if each.half == half] for half in ("seen", "held_out")}
-    halves = {
-        "held_out": judge(
-            clock,
-            network,
-            without_network=damaged(rng, [(name, open_package_photo(name)) for name in HELD_OUT_PHOTOS]),
-            with_network=scenes(network, [(name, open_package_photo(name)) for name in HELD_OUT_SUBJECTS]),
-            listed=listed["held_out"],
+    parts = {
+        "held_out": lambda clock: judge_pictures(
+            clock, arguments.seed, half="held_out", photos=HELD_OUT_PHOTOS, subjects=HELD_OUT_SUBJECTS
         ),
-        "seen": judge(
+        "seen": lambda clock: judge_pictures(
             clock,
-            network,
-            without_network=damaged(rng, [(path.stem, open_picture(path).pixels) for path in EXAMPLES]),
-            with_network=[*landscapes(), *scenes(network, [(name, open_example(name)) for name in SUBJECTS])],
-            listed=listed["seen"],
+            arguments.seed + 1,
+            half="seen",
+            photos=(*(path.stem for path in EXAMPLES), *SEEN_PHOTOS),
+            subjects=(*SUBJECTS, *SEEN_SUBJECTS),
+            landscapes=NO_SUBJECT,
         ),
+        "held_out_sentences": lambda clock: judge_sentences(clock, "held_out"),
+        "seen_sentences": lambda clock: judge_sentences(clock, "seen"),
     }
-    sentences = judge_sentences(clock)
-    result = {
-        "command": f"python bench/preflight.py --seed {arguments.seed}",
-        "machine": f"{platform.processor() or platform.machine()}, one thread, OpenCV {cv2.__version__}",
-        "photos": {
-            "held_out": [*HELD_OUT_PHOTOS, *(each.name for each in listed["held_out"])],
-            "seen": [*(path.stem for path in EXAMPLES), *(each.name for each in listed["seen"])],
-        },
-        "seconds": clock.summary(),
-        **halves,
-        "sentences": sentences,
-    }
-    RESULT_PATH.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    for name, part in (*halves.items(), ("sentences", sentences)):
+    for name in arguments.only or PARTS:
+        clock = Clock()
+        part = parts[name](clock) | {"processor_seconds": clock.summary()}
+        write(name, part, f"python bench/preflight.py --seed {arguments.seed}")
         print(f"{name}: {part['cases']} cases")
         for code, row in part["findings"].items():
             print(f"  {code:24}", row)
-        print(*(f"  {each}" for each in part["wrong"]), sep="\n")
-    print(result["seconds"])
+        print(*(f"  {each}" for each in part["wrong"]), part["processor_seconds"], sep="\n", flush=True)
     return 0
+
+
+def write(name: str, part: dict[str, Any], command: str) -> None:
+    """Puts a part into the result file and leaves the others as they were measured."""
+    found = json.loads(RESULT_PATH.read_text(encoding="utf-8")) if RESULT_PATH.exists() else {}
+    result = {
+        "command": command,
+        "machine": f"{platform.processor() or platform.machine()}, one thread, OpenCV {cv2.__version__}",
+        **{key: part if key == name else found[key] for key in PARTS if key == name or key in found},
+    }
+    RESULT_PATH.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 class Clock:
@@ -129,15 +138,17 @@ class Clock:
         }
 
 
-def judge(
+def judge_pictures(
     clock: Clock,
-    network: SubjectNetwork,
+    seed: int,
     *,
-    without_network: Iterable[Labelled],
-    with_network: Iterable[Labelled],
-    listed: Sequence[Picture],
+    half: Half,
+    photos: Sequence[str],
+    subjects: Sequence[str],
+    landscapes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Every picture against what is true of it: pictures made here, and pictures as they stand in packages."""
+    """Every picture of a half against what is true of it: made here of photographs, and as they stand in packages."""
+    network, rng = SubjectNetwork(), np.random.default_rng(seed)
     judged: list[tuple[str, frozenset[str], set[str]]] = []
 
     def of_picture(pixels: U8Image) -> set[str]:
@@ -146,22 +157,28 @@ def judge(
 
     def of_subject(pixels: U8Image) -> set[str]:
         with clock.of("subject network"):
-            return {finding.code for finding in subject_findings(network.find(pixels))}
+            return {finding.code for finding in subject_findings(network.find_small(pixels))}
 
-    judged += [(name, true, of_picture(pixels)) for name, pixels, true in without_network]
-    judged += [(name, true, of_subject(pixels)) for name, pixels, true in with_network]
+    for name, pixels, true in damaged(rng, [(name, open_photo(name)) for name in photos]):
+        judged.append((name, true, of_picture(pixels)))
+    shown = [(f"{name}, subject", open_photo(name), frozenset({"no_subject"})) for name in landscapes]
+    for name, pixels, true in (*shown, *scenes(network, [(name, open_photo(name)) for name in subjects])):
+        judged.append((name, true, of_subject(pixels)))
+    listed = [each for each in labelled().pictures if each.half == half]
     for each in listed:
         pixels = open_picture(picture_path(each.name)).pixels
         found = of_picture(pixels) | of_subject(pixels)
         judged.append((each.name, frozenset(each.shows), found - set(each.unsure)))
     table, wrong = score(judged)
-    return {"cases": len(judged), "findings": table, "wrong": wrong}
+    photographs = {"damaged": photos, "scenes": subjects, "as_they_are": [each.name for each in listed]}
+    return {"cases": len(judged), "findings": table, "wrong": wrong, "photographs": photographs}
 
 
-def judge_sentences(clock: Clock) -> dict[str, Any]:
-    """Each labelled sentence with its settings, read by the offline rules, on a picture that suits."""
+def judge_sentences(clock: Clock, half: Half) -> dict[str, Any]:
+    """Each labelled sentence of a half with its settings, read by the offline rules, on a picture that suits."""
     judged = []
-    for entry in yaml.safe_load(SENTENCES_PATH.read_text(encoding="utf-8")):
+    entries = yaml.safe_load(SENTENCES_PATH.read_text(encoding="utf-8"))
+    for entry in (each for each in entries if each["half"] == half):
         spec, prompt = find_engine(entry["engine"]), entry["prompt"]
         with clock.of("sentence and settings"):
             read = refine(prompt, style=style_of(spec), settings=load_settings(), mode="offline")
@@ -212,6 +229,7 @@ def damaged(rng: np.random.Generator, photos: Sequence[tuple[str, U8Image]]) -> 
         yield f"{name}, three quarters", scaled(pixels, 0.75 * max(pixels.shape)), tiny_or_not(pixels, 0.75)
         yield f"{name}, blur 5", blurred(pixels, 5), frozenset({"blurry"})
         yield f"{name}, blur 8", blurred(pixels, 8), frozenset({"blurry"})
+        yield f"{name}, moved", moved(pixels, 20, float(rng.uniform(0, 180))), frozenset({"blurry"})
         yield f"{name}, quality 8", saved(pixels, 8), frozenset({"picture_blocky"})
         yield f"{name}, quality 12", saved(pixels, 12), frozenset({"picture_blocky"})
         yield f"{name}, tiny", scaled(pixels, 200), frozenset({"picture_small"})
@@ -232,29 +250,44 @@ def damaged(rng: np.random.Generator, photos: Sequence[tuple[str, U8Image]]) -> 
         yield f"one colour {level}", np.clip(flat, 0, 255).astype(np.uint8), frozenset(true)
 
 
-def landscapes() -> Iterator[Labelled]:
-    """Example photographs without a subject."""
-    for name in NO_SUBJECT:
-        yield f"{name}, subject", open_example(name), frozenset({"no_subject"})
-
-
 def scenes(network: SubjectNetwork, photos: Sequence[tuple[str, U8Image]]) -> Iterator[Labelled]:
     """Subjects cut from photographs, set into a soft background: once, twice, small, at the edge."""
     for name, pixels in photos:
         mask = network.find(pixels).mask
+        size = size_of(mask, pixels.shape)
         for what, places, true in (
-            ("one", [(0.5, 0.5, 0.7)], None),
-            ("third", [(0.36, 0.5, 0.6)], None),
-            ("two", [(0.25, 0.5, 0.55), (0.75, 0.5, 0.55)], "multiple_subjects"),
-            ("three", [(0.18, 0.5, 0.4), (0.5, 0.5, 0.4), (0.82, 0.5, 0.4)], "multiple_subjects"),
-            ("small", [(0.5, 0.5, 0.19)], "tiny_subject"),
-            ("edge", [(0.85, 0.5, 0.5)], "subject_off_centre"),
+            ("one", in_room(size, [0.5], 0.7, 0.9), None),
+            ("third", in_room(size, [0.36], 0.6, 0.6), None),
+            ("two", in_room(size, [0.25, 0.75], 0.55, 0.46), "multiple_subjects"),
+            ("two that touch", side_by_side(size, 0.45), "multiple_subjects"),
+            ("three", in_room(size, [0.18, 0.5, 0.82], 0.4, 0.3), "multiple_subjects"),
+            ("small", in_room(size, [0.5], 0.19, 0.2), "tiny_subject"),
+            ("very small", in_room(size, [0.4], 0.1, 0.12), "tiny_subject"),
+            ("edge", in_room(size, [0.85], 0.5, 0.4), "subject_off_centre"),
         ):
             yield f"{name}, {what}", scene(pixels, mask, places), frozenset({true} if true else ())
 
 
-def open_example(name: str) -> U8Image:
-    return open_picture(ROOT / "examples" / f"{name}.jpg").pixels
+def open_photo(name: str) -> U8Image:
+    """`package/file`, or the name of an example."""
+    return open_package_photo(name) if "/" in name else open_picture(ROOT / "examples" / f"{name}.jpg").pixels
+
+
+def size_of(mask: np.ndarray, shape: tuple[int, ...]) -> float:
+    """How wide the subject is in a scene, as a share of the scene's width, where it is as high as the scene."""
+    rows, columns = np.nonzero(cv2.resize(mask, shape[1::-1]) > 0.5)
+    return float(np.ptp(columns) / np.ptp(rows)) * SCENE_SIZE[1] / SCENE_SIZE[0]
+
+
+def in_room(size: float, middles: Sequence[float], height: float, room: float) -> list[Place]:
+    """Places with their middles there, as high as said but no wider than `room`."""
+    return [(middle, 0.5, min(height, room / size)) for middle in middles]
+
+
+def side_by_side(size: float, height: float) -> list[Place]:
+    """Two places beside each other, the boxes of the subject overlapping by a twentieth of their width."""
+    height = min(height, 0.48 / size)
+    return [(0.5 + side * 0.475 * size * height, 0.5, height) for side in (-1, 1)]
 
 
 def chinese_font() -> str:
@@ -265,9 +298,9 @@ def chinese_font() -> str:
     return found
 
 
-def scene(pixels: U8Image, mask: np.ndarray, places: list[tuple[float, float, float]]) -> U8Image:
+def scene(pixels: U8Image, mask: np.ndarray, places: Sequence[Place]) -> U8Image:
     """The subject of `pixels` at each place: x and y of its middle as shares, and its height as a share."""
-    height, width = 540, 960
+    width, height = SCENE_SIZE
     cover = cv2.resize(mask, pixels.shape[1::-1])
     rows, columns = np.nonzero(cover > 0.5)
     part = np.s_[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
@@ -313,6 +346,15 @@ def poster(
 def blurred(pixels: U8Image, thousandths: float) -> U8Image:
     """A Gaussian of this sigma, in thousandths of the longer side."""
     return cv2.GaussianBlur(pixels, (0, 0), thousandths * max(pixels.shape) / 1000).astype(np.uint8)
+
+
+def moved(pixels: U8Image, thousandths: float, angle_deg: float) -> U8Image:
+    """As taken by a camera that went straight this far, in thousandths of the longer side, while it was open."""
+    length = round(thousandths * max(pixels.shape) / 1000) | 1
+    line = np.zeros((length, length), np.float32)
+    line[length // 2] = 1
+    turned = cv2.warpAffine(line, cv2.getRotationMatrix2D((length // 2, length // 2), angle_deg, 1), line.shape)
+    return cv2.filter2D(pixels, -1, turned / turned.sum()).astype(np.uint8)
 
 
 def saved(pixels: U8Image, quality: int) -> U8Image:

@@ -64,7 +64,7 @@ def _of_picture(picture: Picture) -> tuple[Finding, ...]:
     from i2v_pipeline.engines.camera.subject import SubjectNetwork
     from i2v_pipeline.inspection.preflight import picture_findings, subject_findings
 
-    found = subject_findings(SubjectNetwork().find(picture.pixels))
+    found = subject_findings(SubjectNetwork().find_small(picture.pixels))
     return (*picture.notes, *picture_findings(picture.pixels), *found)
 
 
@@ -76,7 +76,7 @@ def _of_references(request: GenerationRequest) -> Iterator[Finding]:
     network, size = SubjectNetwork(), (request.width, request.height)
     for place, (image, subject) in enumerate(zip(request.images, request.subjects, strict=True), 1):
         picture, name = open_picture(image), name_of(place, subject)
-        yield from reference_findings(picture, name, size, network.find(picture.pixels))
+        yield from reference_findings(picture, name, size, network.find_small(picture.pixels))
         try:
             prepare_reference(picture, subject, *size)
         except PictureError as error:

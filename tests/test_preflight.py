@@ -8,16 +8,36 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from page_handlers import CAT, FORM, Studio
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
-from bench.preflight import EXAMPLES, NO_SUBJECT, ROOT, blurred, poster, saved, scaled, scene
+from bench.preflight import (
+    EXAMPLES,
+    NO_SUBJECT,
+    ROOT,
+    blurred,
+    moved,
+    poster,
+    saved,
+    scaled,
+    scene,
+    side_by_side,
+    size_of,
+)
 from i2v_pipeline.advice import training_findings
-from i2v_pipeline.engines.camera.subject import SubjectNetwork
+from i2v_pipeline.engines.camera.subject import SubjectNetwork, judge_mask
 from i2v_pipeline.images import open_picture
-from i2v_pipeline.inspection.preflight import picture_findings, request_findings, subject_findings, without_repeats
+from i2v_pipeline.inspection.picture import blockiness
+from i2v_pipeline.inspection.preflight import (
+    MIN_BLOCKS,
+    picture_findings,
+    request_findings,
+    subject_findings,
+    without_repeats,
+)
 from i2v_pipeline.pipeline import EngineCache, run
 from i2v_pipeline.presets import find_engine
 from i2v_pipeline.types import Finding, Motion, Text
@@ -73,6 +93,7 @@ def test_nothing_is_wrong_with_an_example_photograph(path):
     ("damage", "code"),
     [
         (lambda pixels: blurred(pixels, 5), "blurry"),
+        (lambda pixels: moved(pixels, 20, 30), "blurry"),
         (lambda pixels: saved(pixels, 8), "picture_blocky"),
         (lambda pixels: (pixels * 0.2).astype(np.uint8), "picture_dark"),
         (lambda pixels: scaled(pixels, 200), "picture_small"),
@@ -91,6 +112,57 @@ def test_a_fault_of_the_picture_is_found_and_no_other(name, damage, code):
 def test_blur_is_found_at_every_size_of_the_same_picture():
     pixels = blurred(open_picture(ROOT / "examples" / "mountains.jpg").pixels, 6)
     assert all("blurry" in codes(picture_findings(scaled(pixels, side))) for side in (2048, 1024, 512))
+
+
+@pytest.mark.parametrize(("step", "is_seen"), [(1, False), (3, False), (8, True)])
+def test_blocks_count_when_their_steps_can_be_seen(step, is_seen):
+    rows, columns = np.mgrid[0:512, 0:512] // 8
+    blocks = (100 + step * ((rows + columns) % 2)).astype(np.uint8)
+    assert (blockiness(np.repeat(blocks[..., None], 3, axis=2)) > MIN_BLOCKS) == is_seen
+
+
+def test_parts_of_one_ink_in_a_row_are_lettering_whatever_their_height():
+    """As printed hanzi fall apart into: no common base, no common height, one colour; a row of many inks is none."""
+    random = np.random.default_rng(2)
+    for levels, is_text in ((range(235, 236), True), (range(70, 250, 20), False)):
+        pixels = np.full((540, 960, 3), 40, np.uint8)
+        for top in (60, 160, 260, 360):
+            for place, left in enumerate(range(40, 900, 30)):
+                high, low = top + int(random.integers(0, 16)), top + int(random.integers(30, 46))
+                ink = levels[place % len(levels)]
+                cv2.line(pixels, (left, high), (left, low), (ink, ink, ink), 5)
+        assert ("text_poster" in codes(picture_findings(pixels))) == is_text
+
+
+def test_a_small_page_of_text_is_lettering_too():
+    page = Image.new("L", (384, 190), 235)
+    for line in range(6):
+        text = "the letters of this page"
+        ImageDraw.Draw(page).text((8, 8 + 30 * line), text, fill=30, font=ImageFont.load_default(14))
+    assert "text_poster" in codes(picture_findings(np.array(page.convert("RGB"))))
+
+
+def test_two_subjects_that_touch_are_two(network, flower):
+    pixels, mask = flower
+    found = subject_findings(network.find_small(scene(pixels, mask, side_by_side(size_of(mask, pixels.shape), 0.45))))
+    assert codes(found) == {"multiple_subjects"}
+
+
+def test_a_subject_too_small_for_the_network_is_found_close_up(network, flower):
+    pixels, mask = flower
+    shown = scene(pixels, mask, [(0.4, 0.6, 0.1)])
+    subject = network.find_small(shown)
+    assert codes(subject_findings(subject)) == {"tiny_subject"}
+    rows, columns = np.nonzero(subject.mask > 0.5)
+    assert (columns.mean() / 320, rows.mean() / 320) == pytest.approx((0.4, 0.6), abs=0.02)
+    assert subject.area_share == pytest.approx((subject.mask > 0.5).mean(), rel=0.2)
+
+
+def test_a_subject_that_fills_the_width_is_no_ridge_of_mountains():
+    mask = np.zeros((320, 320), np.float32)
+    mask[100:220] = 1
+    assert judge_mask(mask).found
+    assert not judge_mask(mask * 0.85).found
 
 
 @pytest.mark.parametrize(

@@ -367,7 +367,17 @@ def test_every_tag_of_the_lexicon_can_be_written() -> None:
 # What the rules advise
 
 
-@pytest.mark.parametrize("text", ["让画面充满活力", "让它动起来", "make it cinematic", "bring this photo to life"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "让画面充满活力",
+        "让它动起来",
+        "make it cinematic",
+        "bring this photo to life",
+        "freedom, dreams",
+        "最佳质量，唯美",
+    ],
+)
 def test_a_wish_that_names_no_movement_is_called_abstract(text: str) -> None:
     assert offline(text).warnings == ("abstract_prompt",)
     assert offline(text).suggestion is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,10 +15,15 @@ Plane = npt.NDArray[np.float32]
 Grey = npt.NDArray[np.uint8]
 
 BLUR_SIDE_PX = 768
-REBLUR_SIGMA_PX = 1.5
+FINE_SIGMA_PX, COARSE_SIGMA_PX = 1.0, 2.5
+"""Sharpness is the loss of gradient between these two; the finer one takes grain and JPEG's noise away."""
+DIRECTIONS = 4
 STRONGEST_EDGES_PERCENT = 98
-WEAKEST_EDGE = 8.0
+WEAKEST_EDGE, WEAKEST_OF_STRONGEST = 8.0, 0.2
+FEWEST_EDGE_PX = 200
+SHARP_EDGES_PERCENT = 15
 BLOCK_PX, BLOCKS_CROP_PX = 8, 1024
+VISIBLE_STEP = 4.0
 LETTERING_SIDE_PX = 960
 STROKE_REACH_PX = (13, 41)
 """Letters are thin: their strokes are narrower than these, for small and for large type."""
@@ -28,6 +34,10 @@ MIN_LINE = 6
 SAME_INK = 3.0
 """Letters of a printed line share one colour; the nearest line-like thing in a photograph, a row of roof tiles, varies
 by 4 to 6 levels."""
+MIN_ROW, ROW_INK, ROW_LEVELS = 7, 1.5, 4.0
+ROW_HEIGHT, ROW_LENGTH, LOWEST_PART = 1.35, 3.0, 0.3
+"""Parts of hanzi share neither base nor height, so their ink has to be of one colour almost to the level. The row is
+at most this much taller than its tallest part, this much longer than tall, and no part is lower than that share."""
 MOST_SHAPES = 4000
 
 
@@ -60,33 +70,43 @@ def at_most(pixels: U8Image, side_px: int) -> U8Image:
 def edge_blur(pixels: U8Image) -> float | None:
     """How wide the sharper ones of the strongest edges are: a Gaussian's sigma, in thousandths of the longer side.
 
-    From the ratio of the gradient before and after a further blur (Zhuo and Sim 2011, "Defocus map estimation from a
-    single image", eq. 4), so a soft background around a sharp subject does not count, nor does the number of pixels.
-    None where there is no edge.
+    From the ratio of the gradients at two scales (after Zhuo and Sim 2011, "Defocus map estimation from a single
+    image", eq. 4), so a soft background around a sharp subject does not count, nor does the number of pixels. The
+    edges of each direction are taken by themselves and the softest direction counts: what moved is blurred along its
+    way alone. None where there is no edge.
     """
     grey = _grey(at_most(pixels, BLUR_SIDE_PX)).astype(np.float32)
-    sharp = _gradient(grey)
-    strongest = sharp >= max(float(np.percentile(sharp, STRONGEST_EDGES_PERCENT)), WEAKEST_EDGE)
-    if not strongest.any():
-        return None
-    soft = _gradient(cv2.GaussianBlur(grey, (0, 0), REBLUR_SIGMA_PX).astype(np.float32))
-    ratio = np.clip(soft[strongest] / sharp[strongest], 0, 0.999)
-    sigma = REBLUR_SIGMA_PX * ratio / np.sqrt(1 - ratio**2)
-    return float(np.percentile(sigma, 25)) * 1000 / max(grey.shape)
+    across, down = _gradients(cv2.GaussianBlur(grey, (0, 0), FINE_SIGMA_PX))
+    fine, coarse = np.hypot(across, down), np.hypot(*_gradients(cv2.GaussianBlur(grey, (0, 0), COARSE_SIGMA_PX)))
+    direction = np.round(np.arctan2(down, across) / np.pi * DIRECTIONS) % DIRECTIONS
+    weakest = max(WEAKEST_EDGE, WEAKEST_OF_STRONGEST * float(np.percentile(fine, STRONGEST_EDGES_PERCENT)))
+    sigmas = []
+    for each in range(DIRECTIONS):
+        edges = direction == each
+        if edges.sum() < FEWEST_EDGE_PX:
+            continue
+        limit = float(np.percentile(fine[edges], STRONGEST_EDGES_PERCENT))
+        if limit < weakest:
+            continue
+        strongest = edges & (fine >= limit)
+        ratio = np.clip(coarse[strongest] / fine[strongest], 0, 0.999)
+        variance = (ratio**2 * COARSE_SIGMA_PX**2 - FINE_SIGMA_PX**2) / (1 - ratio**2)
+        sigmas.append(float(np.percentile(np.sqrt(np.maximum(variance, 0)), SHARP_EDGES_PERCENT)))
+    return max(sigmas) * 1000 / max(grey.shape) if sigmas else None
 
 
-def blockiness(pixels: U8Image) -> tuple[float, float]:
-    """How much stronger steps are on JPEG's grid than beside it, and how much oftener: (strength, frequency).
+def blockiness(pixels: U8Image) -> float:
+    """How much oftener visible steps stand on JPEG's grid than beside it, as a share of all places on it.
 
-    The weaker direction counts, and the middle of a large picture. At the picture's own size, as scaling hides it.
+    A step is visible when it stands out of its neighbours by more than `VISIBLE_STEP` levels: smooth pictures that
+    were saved well have a grid too, which nobody sees. The weaker direction counts, and the middle of a large
+    picture. At the picture's own size, as scaling hides it.
     """
     height, width = pixels.shape[:2]
     top, left = max(height - BLOCKS_CROP_PX, 0) // 2, max(width - BLOCKS_CROP_PX, 0) // 2
     grey = _grey(pixels[top : top + BLOCKS_CROP_PX, left : left + BLOCKS_CROP_PX]).astype(np.float32)
     found = [_steps_on_grid(plane) for plane in (grey, grey.T) if plane.shape[1] > 4 * BLOCK_PX]
-    if len(found) < 2:
-        return 0.0, 0.0
-    return min(strength for strength, _ in found), min(share for _, share in found)
+    return min(found) if len(found) == 2 else 0.0
 
 
 def brightness(pixels: U8Image) -> float:
@@ -99,30 +119,35 @@ def colour_spread(pixels: U8Image) -> float:
     return float(at_most(pixels, 64).std(axis=(0, 1)).max())
 
 
-def letters_in_lines(pixels: U8Image) -> int:
-    """How many letter-like shapes stand in lines: thin strokes of one width, one height and one colour, on one base.
+def letters_in_lines(pixels: U8Image) -> tuple[int, int]:
+    """How many letter-like shapes stand in lines, and how many in rows of one ink.
 
-    A shape that is found in two ways counts twice. Handwriting, curved lines and single words are not found.
+    In lines: thin strokes of one width, one height and one colour, on one base. In rows: parts of any height and place
+    within the row whose colour is the same almost to the level, as the parts of printed hanzi are. A shape that is
+    found in two ways counts twice. Handwriting, curved or slanting lines and single words are not found.
     """
-    grey = _grey(at_most(pixels, LETTERING_SIDE_PX))
-    lines = (
-        line
-        for plane in (grey, 255 - grey)
-        for reach_px in STROKE_REACH_PX
-        for line in _lines(_letters(plane.astype(np.uint8), reach_px))
-    )
-    return sum(len(line) for line in lines if np.std([letter.level for letter in line]) <= SAME_INK)
+    grey = _grey(pixels)
+    scale = LETTERING_SIDE_PX / max(grey.shape)
+    # A small picture is enlarged too: its letters are as small as it is.
+    grey = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    in_lines = in_rows = 0
+    for plane in (grey, 255 - grey):
+        for reach_px in STROKE_REACH_PX:
+            letters = _letters(plane.astype(np.uint8), reach_px)
+            in_lines += sum(len(line) for line in _lines(letters) if _ink(line) <= SAME_INK)
+            in_rows += sum(len(row) for row in _rows(letters) if _ink(row) <= ROW_INK)
+    return in_lines, in_rows
 
 
-def _steps_on_grid(plane: Plane) -> tuple[float, float]:
-    """Per column: the step beyond its neighbours' mean, relative to all steps, and how often it is the largest."""
-    steps = np.abs(np.diff(plane, axis=1))
-    capped = np.minimum(steps, 40)
-    excess = (capped[:, 1:-1] - (capped[:, :-2] + capped[:, 2:]) / 2).mean(axis=0)
-    largest = ((steps[:, 1:-1] > steps[:, :-2]) & (steps[:, 1:-1] > steps[:, 2:])).mean(axis=0)
-    by_phase = [(excess[phase::BLOCK_PX].mean(), largest[phase::BLOCK_PX].mean()) for phase in range(BLOCK_PX)]
-    strength, share = (max(column) - float(np.median(column)) for column in zip(*by_phase, strict=True))
-    return float(strength / (steps.mean() + 0.5)), float(share)
+def _ink(letters: list[Letter]) -> float:
+    return float(np.std([letter.level for letter in letters]))
+
+
+def _steps_on_grid(plane: Plane) -> float:
+    steps = np.minimum(np.abs(np.diff(plane, axis=1)), 40)
+    visible = (steps[:, 1:-1] - (steps[:, :-2] + steps[:, 2:]) / 2 > VISIBLE_STEP).mean(axis=0)
+    by_phase = [float(visible[phase::BLOCK_PX].mean()) for phase in range(BLOCK_PX)]
+    return max(by_phase) - float(np.median(by_phase))
 
 
 def _letters(plane: Grey, reach_px: int) -> list[Letter]:
@@ -187,9 +212,40 @@ def _follows(letter: Letter, last: Letter, first: Letter) -> bool:
     )
 
 
+def _rows(letters: list[Letter]) -> list[list[Letter]]:
+    """Puts shapes of one ink whose heights overlap into rows of at least `MIN_ROW`."""
+    rows, used = [], set()
+    for place, first in enumerate(letters):
+        if place in used:
+            continue
+        row, places = [first], [place]
+        top, bottom, right, tallest = first.top, first.bottom, first.left + first.width, first.height
+        for later in range(place + 1, len(letters)):
+            letter = letters[later]
+            if letter.left > right + max(bottom - top, letter.height):
+                break
+            higher, lower = min(top, letter.top), max(bottom, letter.bottom)
+            taller = max(tallest, letter.height)
+            fits = lower - higher <= ROW_HEIGHT * taller and letter.height >= LOWEST_PART * taller
+            if later in used or not fits or not _is_same_ink(letter, first):
+                continue
+            row.append(letter)
+            places.append(later)
+            top, bottom, right, tallest = higher, lower, max(right, letter.left + letter.width), taller
+        if len(row) >= MIN_ROW and right - first.left > ROW_LENGTH * (bottom - top):
+            used.update(places)
+            rows.append(row)
+    return rows
+
+
+def _is_same_ink(letter: Letter, first: Letter) -> bool:
+    return abs(letter.level - first.level) <= ROW_LEVELS and 0.5 < letter.stroke_px / first.stroke_px < 2
+
+
 def _grey(pixels: U8Image) -> Grey:
     return cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.uint8, copy=False)
 
 
-def _gradient(grey: Plane) -> Plane:
-    return np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+def _gradients(grey: npt.NDArray[Any]) -> tuple[Plane, Plane]:
+    across, down = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
+    return across.astype(np.float32, copy=False), down.astype(np.float32, copy=False)

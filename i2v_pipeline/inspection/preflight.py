@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from i2v_pipeline.advice import other_resolution
 from i2v_pipeline.camera_moves import name_phases, plan_phases
@@ -34,19 +35,23 @@ if TYPE_CHECKING:
 SMALL_SIDE_PX = 256
 """Below this the original tool's guide advises against a picture."""
 MUCH_ENLARGED = 3.0
-MAX_EDGE_BLUR = 2.6
-MAX_EDGE_BLUR_PX = 0.9
+MAX_EDGE_BLUR = 2.25
+MAX_EDGE_BLUR_PX = 1.0
 """In thousandths of the longer side, but never less than this many pixels: a small picture has no finer edge."""
-MIN_BLOCK_STRENGTH, MIN_BLOCK_SHARE = 0.32, 0.10
-"""Photographs as they were published have a strength of up to 0.18, saved with quality 8 of 0.44 and more. Drawn edges
-that happen to lie on the grid are strong and rare."""
+MIN_BLOCKS = 0.16
+"""Photographs as they were published have up to 0.13, saved with quality 8 to 20 from 0.19 on."""
 MIN_BRIGHTNESS = 60.0
 MIN_COLOUR_SPREAD = 5.0
-MIN_LETTERS = 18
-"""Drawn posters have 23 and more, also saved with quality 60; the tiled roofs of a pagoda have up to 15."""
+MIN_LETTERS, MIN_ROW_PARTS = 18, 33
+"""Drawn posters have more of either, also saved with quality 60; the tiled roofs of a pagoda have up to 15 letters,
+and no picture without text had more than 29 parts in rows."""
 MAX_CROPPED_SHARE = 0.25
 MIN_SUBJECT_SHARE = 0.03
 MIN_SECOND_SHARE, MIN_SECOND_OF_FIRST = 0.015, 0.3
+NECK_SHARE, MIN_SECOND_CORE = 0.5, 0.6
+"""Subjects that touch hang together by a neck: without what is nearer to the outline than this share of the deepest
+place, they fall apart into cores of which the second has at least that share of the first's area. A single thing's
+second core is smaller: up to 0.49, of a dragon with wings."""
 MAX_OFF_CENTRE = 0.27
 """Further than the thirds that photographers aim at: from 0.5 to 0.77 of the width or height."""
 OFF_CENTRE_AREA = 0.3
@@ -55,7 +60,7 @@ FAR_FROM_SUGGESTED = 2.0
 
 
 def picture_findings(pixels: U8Image) -> tuple[Finding, ...]:
-    """What `pixels`, the picture as it was opened, shows without a network; under 0.3 s (bench/preflight.py)."""
+    """What `pixels`, the picture as it was opened, shows without a network; its cost: bench/preflight.py."""
     return tuple(_picture_findings(pixels))
 
 
@@ -117,7 +122,8 @@ def _picture_findings(pixels: U8Image) -> Iterator[Finding]:
             remedy=Text("Choose a picture with a clear subject.", "请换一张有明确主体的图片。"),
         )
         return
-    if letters_in_lines(small) >= MIN_LETTERS:
+    letters, parts = letters_in_lines(small)
+    if letters >= MIN_LETTERS or parts >= MIN_ROW_PARTS:
         yield _finding(
             "text_poster",
             "There are lines of text in the picture; text melts as soon as it moves.",
@@ -140,8 +146,7 @@ def _damage_findings(pixels: U8Image, small: U8Image) -> Iterator[Finding]:
                 "Take a sharper one; the video cannot be sharper.", "请换一张更清晰的图片；视频不会比它更清晰。"
             ),
         )
-    strength, share = blockiness(pixels)
-    if strength > MIN_BLOCK_STRENGTH and share > MIN_BLOCK_SHARE:
+    if blockiness(pixels) > MIN_BLOCKS:
         yield _finding(
             "picture_blocky",
             "The picture shows the blocks of strong JPEG compression, which stand still while things move.",
@@ -284,11 +289,7 @@ def _subject_findings(subject: Subject) -> Iterator[Finding]:
             severity="info",
         )
         return
-    count, _, boxes, middles = cv2.connectedComponentsWithStats((subject.mask > 0.5).astype(np.uint8))
-    shares = boxes[1:count, cv2.CC_STAT_AREA] / subject.mask.size
-    largest = int(np.argmax(shares))
-    needed = max(MIN_SECOND_SHARE, MIN_SECOND_OF_FIRST * float(shares[largest]))
-    several = int((shares >= needed).sum())
+    several = _count(subject.mask)
     if several > 1:
         yield _finding(
             "multiple_subjects",
@@ -304,7 +305,8 @@ def _subject_findings(subject: Subject) -> Iterator[Finding]:
             f"主体只占画面的 {100 * subject.area_share:.1f}%：动作几乎看不清。",
             remedy=Text("Crop closer to it.", "请裁剪得离主体更近。"),
         )
-    middle = middles[1 + largest] / subject.mask.shape[::-1]
+    rows, columns = np.nonzero(subject.mask > 0.5)
+    middle = np.array((columns.mean(), rows.mean())) / subject.mask.shape[::-1]
     if subject.area_share < OFF_CENTRE_AREA and np.abs(middle - 0.5).max() > MAX_OFF_CENTRE:
         yield _finding(
             "subject_off_centre",
@@ -313,6 +315,19 @@ def _subject_findings(subject: Subject) -> Iterator[Finding]:
             remedy=Text("Crop so that it stands nearer to the middle.", "请裁剪，使主体更靠近中央。"),
             severity="info",
         )
+
+
+def _count(mask: npt.NDArray[np.float32]) -> int:
+    """How many subjects there are: parts that do not hang together, or the cores of one part that does by a neck."""
+    count, labels, boxes, _ = cv2.connectedComponentsWithStats((mask > 0.5).astype(np.uint8))
+    areas = boxes[1:count, cv2.CC_STAT_AREA]
+    apart = int((areas >= max(MIN_SECOND_SHARE * mask.size, MIN_SECOND_OF_FIRST * areas.max())).sum())
+    if apart > 1:
+        return apart
+    depth = cv2.distanceTransform((labels == 1 + int(np.argmax(areas))).astype(np.uint8), cv2.DIST_L2, 3)
+    count, _, boxes, _ = cv2.connectedComponentsWithStats((depth > NECK_SHARE * depth.max()).astype(np.uint8))
+    cores = boxes[1:count, cv2.CC_STAT_AREA]
+    return int((cores >= MIN_SECOND_CORE * cores.max()).sum())
 
 
 def _finding(

@@ -103,7 +103,7 @@ def subject_facts(path: Path) -> tuple[Finding, ...]:
     """What the subject network says of the picture; remembered, since it takes half a second. Raises `PictureError`."""
     from i2v_pipeline.engines.camera.subject import SubjectNetwork
 
-    return subject_findings(SubjectNetwork().find(open_picture(path).pixels))
+    return subject_findings(SubjectNetwork().find_small(open_picture(path).pixels))
 
 
 @functools.lru_cache(maxsize=32)

@@ -194,7 +194,7 @@ def see(image: Path, remove_background: bool, width: int, height: int) -> Seen:
 
     try:
         picture = open_picture(image)
-        found = findings_of(picture, (width, height), SubjectNetwork().find(picture.pixels))
+        found = findings_of(picture, (width, height), SubjectNetwork().find_small(picture.pixels))
     except PictureError as error:
         return Seen(problem=error.text)
     try:

@@ -26,9 +26,15 @@ DEVIATION = np.array((0.229, 0.224, 0.225), np.float32)
 
 MIN_AREA, MAX_AREA = 0.01, 0.90
 MIN_CONFIDENCE = 0.62
-RIDGE_EDGE_SHARE = 0.1
+RIDGE_EDGE_SHARE, RIDGE_CONFIDENCE = 0.1, 0.8
 """Tried on 24 pictures: clear subjects had a confidence of 0.69 to 0.99, textures and open landscapes 0.27 to 0.57.
-A mask that reaches over this share of the left and of the right edge but not to the bottom is a ridge of mountains."""
+A mask that reaches over this share of the left and of the right edge but not to the bottom is a ridge of mountains,
+of which the network is not as sure as of a car or a sign that fills the picture's width."""
+SURE, CLOSER_CONFIDENCE = 0.9, 0.7
+LEAST_WINDOW, LARGEST_WINDOW = 0.25, 0.6
+MAX_BORDER_SHARE = 0.05
+"""A second look is taken where the mask is this sure of some pixel, at a window of these shares of the sides; what is
+cut off by the window's border is no small subject."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +67,42 @@ class SubjectNetwork:
         mask = np.ascontiguousarray(self._network.forward()[0, 0])
         return judge_mask(mask)
 
+    def find_small(self, pixels: U8Image) -> Subject:
+        """As `find`, and where that shows no clear subject, once more close up: 320 pixels hide what is small."""
+        subject = self.find(pixels)
+        if subject.found or subject.mask.max() < SURE:
+            return subject
+        left, top, side = _window_around(subject.mask)
+        if side > LARGEST_WINDOW:
+            return subject
+        height, width = pixels.shape[:2]
+        rows = slice(round(top * height), round((top + side) * height))
+        columns = slice(round(left * width), round((left + side) * width))
+        closer = self.find(pixels[rows, columns])
+        inside = closer.mask > 0.5
+        border = np.concatenate((inside[0], inside[-1], inside[:, 0], inside[:, -1])).mean()
+        if not closer.found or closer.confidence < CLOSER_CONFIDENCE or border > MAX_BORDER_SHARE:
+            return subject
+        span = round(side * INPUT_SIDE)
+        first_row, first_column = round(top * INPUT_SIDE), round(left * INPUT_SIDE)
+        mask = np.zeros_like(subject.mask)
+        part = mask[first_row : first_row + span, first_column : first_column + span]
+        part[:] = cv2.resize(closer.mask, part.shape[::-1], interpolation=cv2.INTER_AREA)
+        return Subject(found=True, mask=mask, area_share=closer.area_share * side * side, confidence=closer.confidence)
+
+
+def _window_around(mask: npt.NDArray[np.float32]) -> tuple[float, float, float]:
+    """Left, top and side, as shares, of a window three times as large as what the mask is surest of."""
+    _, labels, boxes, _ = cv2.connectedComponentsWithStats((mask > 0.5).astype(np.uint8))
+    strengths = np.bincount(labels.ravel(), weights=mask.ravel())
+    left, top, width, height, _ = boxes[1 + int(np.argmax(strengths[1:]))] / INPUT_SIDE
+    side = min(max(3 * width, 3 * height, LEAST_WINDOW), 1.0)
+    return (
+        float(np.clip(left + width / 2 - side / 2, 0, 1 - side)),
+        float(np.clip(top + height / 2 - side / 2, 0, 1 - side)),
+        float(side),
+    )
+
 
 def judge_mask(mask: npt.NDArray[np.float32]) -> Subject:
     """Decides whether `mask` shows a clear subject. Confidence: how far the mask is from undecided where it is set."""
@@ -69,7 +111,7 @@ def judge_mask(mask: npt.NDArray[np.float32]) -> Subject:
     area_share = float(inside.mean())
     confidence = float(np.abs(2 * mask[touched] - 1).mean()) if touched.any() else 0.0
     left, right, bottom = inside[:, 0].mean(), inside[:, -1].mean(), inside[-1].mean()
-    ridge = min(left, right) > RIDGE_EDGE_SHARE and bottom < RIDGE_EDGE_SHARE / 2
+    ridge = min(left, right) > RIDGE_EDGE_SHARE and bottom < RIDGE_EDGE_SHARE / 2 and confidence < RIDGE_CONFIDENCE
     found = MIN_AREA <= area_share <= MAX_AREA and confidence >= MIN_CONFIDENCE and not ridge
     return Subject(found=found, mask=mask, area_share=area_share, confidence=confidence)
 
