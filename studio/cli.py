@@ -24,7 +24,16 @@ from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import Motion, PresetName, Text
 from studio.compare_command import add_compare
 from studio.doctor import diagnose, run_line
-from studio.file_commands import add_check, add_continue, add_convert, add_inspect, add_rerun, add_strip, check_out
+from studio.file_commands import (
+    add_check,
+    add_continue,
+    add_convert,
+    add_gguf,
+    add_inspect,
+    add_rerun,
+    add_strip,
+    check_out,
+)
 from studio.given_pictures import engine_for, given_by, references_in_plan
 from studio.models import best_engine, needs_of, state_of
 from studio.plans import Hypothesis, default_data, learned_in, machine_like, machine_now, plan_choice, told
@@ -137,8 +146,12 @@ def _add_models(commands: Any) -> None:  # noqa: ANN401
     actions.add_parser("list", help="what is here, and what the rest takes").set_defaults(run=_models_list)
     download = actions.add_parser("download", help="fetch what is missing of an engine's model")
     download.add_argument("engine", metavar="ID", help="see `models list`")
+    download.add_argument(
+        "--without-denoiser", action="store_true", help="for who has its weights in GGUF; see `models gguf`"
+    )
     download.set_defaults(run=_models_download)
     add_convert(actions)
+    add_gguf(actions)
 
 
 def _add_doctor(commands: Any) -> None:  # noqa: ANN401
@@ -303,11 +316,14 @@ def _models_list(_: argparse.Namespace) -> None:
 
 def _models_download(arguments: argparse.Namespace) -> None:
     from i2v_pipeline.download import check_disk, fetch, plan_download
+    from i2v_pipeline.gguf_folder import without_denoisers
     from i2v_pipeline.hub import GB, cache_folder, find_checkpoint
 
     # One line for each request would drown the progress.
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     spec = find_engine(arguments.engine)
+    if arguments.without_denoiser:
+        spec = without_denoisers(spec)
     download = plan_download(spec)
     total, missing, free = (
         f"{count / GB:.1f} GB" for count in (download.total_bytes, download.missing_bytes, download.free_bytes)

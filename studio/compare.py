@@ -16,7 +16,7 @@ from i2v_pipeline.aftercare.length import length_of
 from i2v_pipeline.checks import MAX_SEED, request_mistakes
 from i2v_pipeline.errors import InputError, RequestError, StudioError
 from i2v_pipeline.guidance import parse_guidance
-from i2v_pipeline.hub import check_model, is_here
+from i2v_pipeline.hub import as_here, check_model, is_here
 from i2v_pipeline.images import fit_size
 from i2v_pipeline.planning import plan_run
 from i2v_pipeline.planning.costs import VIDEO_BYTES_PER_PIXEL
@@ -188,7 +188,8 @@ def plan_total(sketch: Sketch, machine: Machine | None = None) -> Total:
     for cell in sketch.order:
         request = sketch.requests[cell]
         shape = replace(request, seed=0, prompt="", origin=PromptOrigin(typed="", refined="", source="typed"))
-        plan = known.get(shape) or known.setdefault(shape, plan_run(find_engine(request.engine), shape, machine))
+        spec = as_here(find_engine(request.engine), request.checkpoint)
+        plan = known.get(shape) or known.setdefault(shape, plan_run(spec, shape, machine))
         is_loaded = before == (_loaded(request), request.loras)
         seconds += sum(stage.seconds for stage in plan.stages if not (is_loaded and stage.name == "load"))
         disk_bytes += _bytes_of(request)

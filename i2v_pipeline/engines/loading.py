@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,11 +15,14 @@ import transformers
 from torch import Tensor
 
 from i2v_pipeline.engines import memory
+from i2v_pipeline.engines.gguf_weights import load_packed
 from i2v_pipeline.engines.passes import Passes
 from i2v_pipeline.engines.streaming import LayerStream
 from i2v_pipeline.errors import InputError
-from i2v_pipeline.hub import Checkpoint
+from i2v_pipeline.gguf_files import NO_FP8, config_of, packed_weights, read_gguf
+from i2v_pipeline.hub import Checkpoint, gguf_of
 from i2v_pipeline.planning.modes import Mode
+from i2v_pipeline.specs import PackedWeights
 from i2v_pipeline.types import Device, Precision
 
 DTYPES: Mapping[Precision, torch.dtype] = {
@@ -141,6 +145,9 @@ class Parts:
     def stored(self, name: str) -> str:
         """The type of the component's weights, and of what computes where that is another."""
         form, computes = self._form(name), _name_of(self.dtypes[name])
+        packed = gguf_of(self.checkpoint.folder, name)
+        if packed is not None:
+            return f"{packed_weights(packed).in_words()} ({packed.name}), computes in {computes}"
         if form.halved:
             return f"{computes}, decoder {_name_of(HALF)}"
         return f"{_name_of(FP8)}, computes in {computes}" if form.fp8 else computes
@@ -148,6 +155,22 @@ class Parts:
     def look(self, name: str) -> Any:  # noqa: ANN401
         """A component that was loaded, for its settings alone, wherever it lies."""
         return self._modules[name]
+
+    def config(self, name: str) -> Mapping[str, Any]:
+        """A component's settings as its folder has them, or its GGUF file where that stands alone. Loads nothing."""
+        settings, packed = self.checkpoint.folder / name / "config.json", gguf_of(self.checkpoint.folder, name)
+        if packed is not None and not settings.is_file():
+            return config_of(read_gguf(packed))
+        return json.loads(settings.read_text(encoding="utf-8"))
+
+    def packed(self) -> list[PackedWeights]:
+        """The weights that are in GGUF; those of two experts once where they are alike."""
+        files = (gguf_of(self.checkpoint.folder, name) for name in self._kinds)
+        kept: list[PackedWeights] = []
+        for weights in (packed_weights(file) for file in files if file is not None):
+            if weights not in kept:
+                kept.append(weights)
+        return kept
 
     def loaded_of(self, *names: str) -> dict[str, Any]:
         """Those of these components that are loaded, wherever they lie."""
@@ -203,14 +226,7 @@ class Parts:
 
     def _load(self, name: str, adapt: Callable[[Any], None] | None) -> None:
         form = self._form(name)
-        module = self._kinds[name].from_pretrained(
-            self.checkpoint.folder,
-            subfolder=name,
-            dtype=self.dtypes[name],
-            variant=self.checkpoint.variant,
-            use_safetensors=True,
-            local_files_only=True,
-        )
+        module = self._read(name, form)
         # requires_grad stays as it is loaded: PyTorch's matmul chooses its path, and with it the last bit, by it.
         module.eval()
         if not form.streamed and not form.fp8:
@@ -228,6 +244,22 @@ class Parts:
         else:
             module.to(self.device)
         self._modules[name], self._forms[name] = module, form
+
+    def _read(self, name: str, form: _Form) -> Any:  # noqa: ANN401
+        packed = gguf_of(self.checkpoint.folder, name)
+        if packed is None:
+            return self._kinds[name].from_pretrained(
+                self.checkpoint.folder,
+                subfolder=name,
+                dtype=self.dtypes[name],
+                variant=self.checkpoint.variant,
+                use_safetensors=True,
+                local_files_only=True,
+            )
+        if form.fp8:
+            raise InputError(NO_FP8.en, NO_FP8.zh)
+        device = HOST if form.streamed else self.device
+        return load_packed(self._kinds[name], self.config(name), packed, self.dtypes[name], device)
 
     def fingerprint(self, name: str) -> str:
         """A hash of the names, sizes and times of the component's files: changes when the files do."""
