@@ -114,8 +114,11 @@ def files_of(checkpoint: Checkpoint, diffusion: DiffusionSpec) -> list[Path]:
 
 
 def as_here(spec: EngineSpec, folder: Path | None = None) -> EngineSpec:
-    """The engine with what the files here keep packed: `find_checkpoint`'s, and as it is where that finds none."""
-    if spec.diffusion is None:
+    """The engine with what the files here keep packed: `find_checkpoint`'s, and as it is where that finds none.
+
+    So is one that is told packed already.
+    """
+    if spec.diffusion is None or spec.diffusion.packed:
         return spec
     try:
         found = find_checkpoint(spec, folder).folder

@@ -19,6 +19,7 @@ from typing import Any, get_args
 from i2v_pipeline.errors import Cancelled, InputError, RequestError, StudioError
 from i2v_pipeline.planning.devices import known_devices
 from i2v_pipeline.planning.learned import EMPTY
+from i2v_pipeline.planning.packed import as_if_packed
 from i2v_pipeline.presets import find_engine, load_presets
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import Motion, PresetName, Text
@@ -134,6 +135,7 @@ def _add_plan(commands: Any) -> None:  # noqa: ANN401
     add_speed(plan)
     plan.add_argument("--references", type=int, metavar="N", help="reference pictures, for engines that take them")
     plan.add_argument("--gpu", metavar="NAME", help=f"another card: {', '.join(known_devices())}, or cpu")
+    plan.add_argument("--gguf", metavar="KIND|SIZE", help="as if the denoiser were in it: Q4_K, or one file's 9.6GB")
     plan.add_argument("--vram", type=float, metavar="GIB", help="graphics memory that is free")
     plan.add_argument("--ram", type=float, metavar="GIB", help="RAM that is free")
     plan.add_argument("--json", action="store_true")
@@ -283,6 +285,8 @@ def _refine(arguments: argparse.Namespace) -> None:
 def _plan(arguments: argparse.Namespace) -> None:
     machine = machine_like(Hypothesis(gpu=arguments.gpu, vram_gib=arguments.vram, ram_gib=arguments.ram))
     spec = best_engine(load_presets(), machine) if arguments.engine == "auto" else find_engine(arguments.engine)
+    if arguments.gguf is not None:
+        spec = as_if_packed(spec, arguments.gguf)
     count = references_in_plan(spec, arguments.references)
     choice = Choice(
         preset=arguments.preset,

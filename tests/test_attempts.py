@@ -138,12 +138,13 @@ def generated(tmp_path):
 # --- which mode comes next --------------------------------------------------------------------------------------------
 
 
-def chain(engine_id, stage, precision="auto", shape=(832, 480, 81), first="resident", memory_kind="vram"):
+def chain(engine_id, stage, precision="auto", shape=(832, 480, 81), first="resident", memory_kind="vram",
+          machine=ROOMY):  # fmt: skip
     """Every mode that would be tried if each fell in `stage`."""
     spec = load_presets()[engine_id]
     size = {"width": shape[0], "height": shape[1], "frames": shape[2]}
     request = request_for(engine_id, None, precision=precision, device="cuda", steps=4, **size)
-    machine = NO_CARD if first == "cpu" else ROOMY
+    machine = NO_CARD if first == "cpu" else machine
     modes = [first]
     while (following := frugal_mode(spec, request, machine, modes[-1], stage, memory_kind)) is not None:
         modes.append(following)
@@ -176,7 +177,12 @@ def test_what_does_not_help_in_the_stage_is_passed_over():
 
 
 def test_too_little_ram_leads_to_weights_that_take_less_of_it_and_on_a_processor_to_tiles():
-    assert chain(WAN_A14B, "load", first="swapped", memory_kind="ram")[0] == ["swapped", "fp8-swapped"]
+    assert chain(WAN_A14B, "load", first="swapped", memory_kind="ram")[0] == ["swapped", "disk-swapped"]
+    small = replace(ROOMY, free_vram_gib=12.0)
+    fallen = chain(WAN_A14B, "load", first="streamed", memory_kind="ram", machine=small)[0]
+    assert fallen == ["streamed", "disk-streamed", "fp8-disk-streamed"]
+    tight = replace(small, free_ram_gib=30.0)
+    assert chain(WAN_A14B, "denoise", first="staged", machine=tight)[0][1] == "disk-swapped"
     modes = [mode.id for mode in CPU_LADDER]
     assert chain(WAN_A14B, "decode", first="cpu", memory_kind="ram")[0] == modes
     assert chain(WAN_A14B, "load", first="cpu", memory_kind="ram")[0] == ["cpu"]

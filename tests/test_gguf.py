@@ -36,7 +36,7 @@ from tiny_models import (  # noqa: E402
 
 from bench.full_size_configs import CONFIGS  # noqa: E402
 from i2v_pipeline import hub  # noqa: E402
-from i2v_pipeline.engines import gguf_weights, load_engine  # noqa: E402
+from i2v_pipeline.engines import gguf_weights, levers, load_engine  # noqa: E402
 from i2v_pipeline.engines.families import family_of  # noqa: E402
 from i2v_pipeline.engines.gguf_weights import PackedLinear, packing_of  # noqa: E402
 from i2v_pipeline.engines.loading import Parts  # noqa: E402
@@ -173,6 +173,15 @@ def test_every_mode_makes_the_same_frames(checkpoint, engine_id, mode):
     plain, _ = run(engine_id, packed, precision="fp32")
     frames, engine = run(engine_id, packed, mode, precision="fp32")
     assert np.array_equal(frames, plain) and engine.facts()["mode"] == mode
+
+
+def test_compiled_blocks_widen_within_their_graph(checkpoint, monkeypatch):
+    # Captured as for the compiler that the studio uses, which takes minutes, and run as it stands.
+    monkeypatch.setattr(levers, "COMPILER", "eager")
+    packed, _ = checkpoint(WAN_5B)
+    plain, _ = run(WAN_5B, packed)
+    frames, engine = run(WAN_5B, packed, compiled=True)
+    assert engine.facts()["compiled"] is True and np.abs(frames.astype(int) - plain).max() <= 1
 
 
 def test_weights_stay_packed_while_they_wait_and_after_they_came_and_went(checkpoint):

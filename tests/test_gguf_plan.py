@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -28,23 +29,24 @@ from i2v_pipeline.planning.devices import find_device  # noqa: E402
 from i2v_pipeline.planning.diffusion import frugal_mode, unlearned  # noqa: E402
 from i2v_pipeline.planning.machine import Machine  # noqa: E402
 from i2v_pipeline.planning.modes import LADDER, mode_called  # noqa: E402
-from i2v_pipeline.planning.packed import SCRATCH_BYTES, WIDEN_BYTES, WIDENED_AT_ONCE  # noqa: E402
+from i2v_pipeline.planning.packed import BITS, SCRATCH_BYTES, WIDEN_BYTES, WIDENED_AT_ONCE, as_if_packed  # noqa: E402
 from i2v_pipeline.presets import load_presets  # noqa: E402
 from i2v_pipeline.specs import PackedLayers, PackedWeights  # noqa: E402
 from i2v_pipeline.types import LoraRef  # noqa: E402
+from studio.cli import main  # noqa: E402
 from studio.models import kinds_of, state_of  # noqa: E402
 from studio.page.plan import engine_html  # noqa: E402
 
 pytestmark = pytest.mark.diffusion
 GIB = 2**30
-BITS = 4.5
+Q4_K_BITS = 4.5
 LAYER, OUTSIDE = 351_394_304, 233_129_024
 """Parameters of a layer of A14B and around them: architectures.yaml."""
 
 
 def packed_a14b() -> PackedWeights:
     """An expert of A14B with every matrix of its layers in Q4_K."""
-    layer = PackedLayers(packed_bytes=int(LAYER * BITS / 8), plain_parameters=0)
+    layer = PackedLayers(packed_bytes=int(LAYER * Q4_K_BITS / 8), plain_parameters=0)
     whole = 40 * layer.packed_bytes + 2 * OUTSIDE
     return PackedWeights(
         kinds={"Q4_K": 40 * LAYER, "F16": OUTSIDE},
@@ -100,7 +102,7 @@ def test_less_of_it_passes_through_the_card_and_less_goes_through_the_bus():
         for each in (spec, full)
     )
     held = [next(stage for stage in cost.stages if stage.name == "denoise").weights_gib for cost in (packed, whole)]
-    assert held[0] * GIB == pytest.approx(2 * LAYER * BITS / 8 + 2 * OUTSIDE, rel=0.01)
+    assert held[0] * GIB == pytest.approx(2 * LAYER * Q4_K_BITS / 8 + 2 * OUTSIDE, rel=0.01)
     assert held[1] * GIB == pytest.approx(2 * (2 * LAYER + OUTSIDE), rel=0.01)
 
 
@@ -152,6 +154,42 @@ def test_every_mode_has_a_cost_that_is_no_more_than_that_of_full_weights(mode):
         for spec in (in_gguf(), load_presets()[WAN_A14B])
     )
     assert 0 < packed.vram_gib <= full.vram_gib + 0.5 and 0 < packed.ram_gib <= full.ram_gib
+
+
+@pytest.mark.parametrize("kind", PACKED_KINDS)
+def test_bits_are_those_of_the_blocks(kind):
+    packing = packing_of(kind)
+    assert BITS[kind] == 8 * packing.size / packing.values
+
+
+@pytest.mark.parametrize("engine_id", [*(each for each in load_presets() if each.startswith(("wan", "kaleido")))])
+def test_a_plan_may_be_asked_without_any_file_by_kind_or_by_size(engine_id):
+    spec = load_presets()[engine_id]
+    by_kind = as_if_packed(spec, "Q5_K")
+    packed = by_kind.diffusion.packed
+    assert set(packed) == {name for name in spec.diffusion.components if name.startswith("transformer")}
+    one = packed["transformer"]
+    assert sum(one.kinds.values()) == spec.diffusion.components["transformer"].parameters
+    assert one.bytes(2) == pytest.approx(one.file_bytes, rel=1e-6)
+    by_size = as_if_packed(spec, f"{one.file_bytes / 1e9:.6f}GB").diffusion.packed["transformer"]
+    assert by_size.file_bytes == pytest.approx(one.file_bytes, rel=1e-5)
+    assert by_size.largest_layer_bytes(2) == pytest.approx(one.largest_layer_bytes(2), rel=1e-3)
+    assert hub.as_here(by_kind) is by_kind
+
+
+def test_the_command_plans_for_gguf(capsys):
+    def planned(*options):
+        main(["plan", "--engine", WAN_A14B, "--gpu", "4090", "--vram", "140", "--json", *options])
+        return json.loads(capsys.readouterr().out)
+
+    full, packed, larger = planned(), planned("--gguf", "Q4_K"), planned("--gguf", "9.65GB")
+    assert {each["mode"] for each in (full, packed, larger)} == {"resident"}
+    assert packed["peak_vram_gib"] < larger["peak_vram_gib"] < full["peak_vram_gib"]
+    for wanted in ("Q4_K_M", "0.3GB", "40GB", "nan", "Q9"):
+        assert main(["plan", "--engine", WAN_A14B, "--gguf", wanted]) == 2
+        assert f"--gguf {wanted}: one of Q4_0" in capsys.readouterr().err
+    assert main(["plan", "--engine", "i2vgen-xl", "--gguf", "Q4_K"]) == 2
+    assert "i2vgen-xl has no denoiser that could be in GGUF" in capsys.readouterr().err
 
 
 # --- the folder -------------------------------------------------------------------------------------------------------

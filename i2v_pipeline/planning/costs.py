@@ -42,6 +42,8 @@ STREAMED_LAYERS = 2
 """On the card at once: the one that computes and the one that arrives."""
 STREAMED_FP8_LAYERS = 3
 """What was widened to compute is narrowed again beside where it came from."""
+PINNED_PIECE = 64 * 2**20
+"""Bytes: a layer that streams lies in pieces of that size."""
 CAST_BYTES = 6
 """Moved for each weight in fp8 in each pass: read and widened before it computes, read and narrowed after."""
 HALF_WIDTH = 2
@@ -52,7 +54,7 @@ DENOISERS = frozenset({"transformer", "transformer_2", "unet"})
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What the request computes: each part's work, how often, and the weights in bytes by component.
+    """What the request computes: each part's work, how often, and by component the weights in bytes and those on disk.
 
     `streams` are the parts whose layers can pass through the card. `is_fp8` where fp8 was asked for.
     """
@@ -66,7 +68,7 @@ class Job:
     decode: Work
     weights: Mapping[str, float]
     streams: Mapping[str, Streaming]
-    disk_bytes: int
+    disk_bytes: Mapping[str, int]
     tile: Work
     is_batched: bool
     is_half: bool
@@ -137,7 +139,7 @@ def job_of(spec: EngineSpec, diffusion: DiffusionSpec, request: GenerationReques
         decode=_wider(architecture.vae.decode_work(pixels, request.frames), vae_wider),
         weights=weights,
         streams=streams,
-        disk_bytes=diffusion.disk_bytes,
+        disk_bytes={name: diffusion.disk_bytes_of(name) for name in diffusion.components},
         tile=_wider(architecture.vae.decode_work(min(pixels, TILE_PIXELS), request.frames), vae_wider),
         is_batched=is_unet,
         is_half=is_half,
@@ -153,7 +155,12 @@ def cost_of(job: Job, mode: Mode, device: Device, tuning: Tuning = EAGER) -> Cos
     """What `job` takes in `mode` on `device`. Weights of a stage count what stays from a run before it."""
     held = _held_by_stage(job, mode)
     later = _stage_seconds(job, mode, device, tuning)
-    only_first = {"load": job.disk_bytes / READ_BYTES_PER_S - later["load"], "denoise": tuning.compile_s}
+    only_first: dict[StageName, float] = {"load": _first_read(job, mode) - later["load"]}
+    if mode.waits == "disk":
+        # What is read anew has to be compiled anew.
+        later["denoise"] += tuning.compile_s
+    else:
+        only_first["denoise"] = tuning.compile_s
     stages = tuple(
         StagePlan(
             name=name,
@@ -165,19 +172,13 @@ def cost_of(job: Job, mode: Mode, device: Device, tuning: Tuning = EAGER) -> Cos
         for name, seconds in later.items()
     )
     peak = max(each.total for each in held.values()) / GIB * ALLOCATOR_SHARE
-    weights = _weights_in(job, mode)
-    # A part is loaded as wide as it computes, and narrowed then, beside the others that wait.
-    narrowed = max(job.weights[name] - weights[name] for name in weights)
-    largest, whole = max(job.weights.values()) / GIB, (sum(weights.values()) + narrowed) / GIB
     if device.is_cpu:
         return Cost(mode=mode, stages=stages, vram_gib=0.0, ram_gib=round(LIBRARIES_GIB + peak, 2))
-    # A part is loaded into RAM before it goes to the card; what leaves the card to come back lies there whole.
-    in_ram = whole if mode.placement in ("swapped", "streamed") else largest
     return Cost(
         mode=mode,
         stages=stages,
         vram_gib=round(CUDA_CONTEXT_GIB + peak, 2),
-        ram_gib=round(LIBRARIES_GIB + in_ram, 2),
+        ram_gib=round(LIBRARIES_GIB + _ram(job, mode) / GIB, 2),
     )
 
 
@@ -243,6 +244,74 @@ def _weights_in(job: Job, mode: Mode) -> dict[str, float]:
     return weights
 
 
+def _ram(job: Job, mode: Mode) -> float:
+    """Bytes of weights in the host's memory at most, beside a card."""
+    weights = _weights_in(job, mode)
+    # What goes to the card goes there piece by piece.
+    pieces = {name: min(weights[name], _piece(job, name)) for name in weights}
+    match mode.placement:
+        case "resident" | "staged":
+            return max(pieces.values())
+        case "swapped":
+            return max(pieces.values()) if mode.waits == "disk" else sum(weights.values())
+        case "streamed":
+            pinned = {name: _pinned(job, mode, name, weights[name]) for name in weights.keys() & job.streams.keys()}
+            copied = {name: whole + _copies(job, name) for name, whole in pinned.items()}
+            if mode.waits == "disk":
+                return max((pieces | copied).values())
+            waiting = sum((weights | pinned).values())
+            return waiting + max(copied[name] - pinned[name] for name in pinned)
+
+
+def _piece(job: Job, name: str) -> float:
+    """What of a part is read before it goes on to the card: at most a layer, and what lies outside of all layers."""
+    if name not in job.streams:
+        return job.weights[name]
+    stream = job.streams[name]
+    return (stream.largest_layer + stream.outside) * _width(job, name)
+
+
+def _pinned(job: Job, mode: Mode, name: str, whole: float) -> float:
+    """A part whose layers lie pinned, each in pieces of which the last is rounded up to a power of two."""
+    stream = job.streams[name]
+    width = HALF_WIDTH / 2 if name in DENOISERS and _is_fp8(job, mode) else _width(job, name)
+    layer = stream.largest_layer * width
+    rest = layer % PINNED_PIECE
+    rounded = layer - rest + (2 ** math.ceil(math.log2(rest)) if rest else 0)
+    return whole + max(0.0, whole - stream.outside * _width(job, name)) * (rounded / layer - 1)
+
+
+def _copies(job: Job, name: str) -> float:
+    """While a layer is pinned it is there twice more: as it was read, and whole in its new order."""
+    return 2 * job.streams[name].largest_layer * _width(job, name)
+
+
+def _width(job: Job, name: str) -> int:
+    """Bytes of a number of what computes."""
+    if name == "image_encoder" and job.may_halve_vae:
+        return 2 * HALF_WIDTH
+    return HALF_WIDTH if job.is_half else 2 * HALF_WIDTH
+
+
+def _first_read(job: Job, mode: Mode) -> float:
+    """Seconds of reading in a run that finds nothing loaded."""
+    return (sum(job.disk_bytes.values()) + _read_again(job, mode)) / READ_BYTES_PER_S
+
+
+def _read_again(job: Job, mode: Mode) -> int:
+    """Bytes: what comes from the disk, the VAE works at both ends of a run."""
+    return job.disk_bytes["vae"] if mode.waits == "disk" else 0
+
+
+def _later_read(job: Job, mode: Mode) -> float:
+    """Seconds of reading in a run with another prompt and picture that finds loaded what the mode keeps."""
+    if mode.waits == "disk":
+        return _first_read(job, mode)
+    if mode.placement == "staged":
+        return sum(job.disk_bytes.get(name, 0) for name in _ENCODERS) / READ_BYTES_PER_S
+    return 0.0
+
+
 def _weights(job: Job, mode: Mode) -> tuple[float, float, float, float, float]:
     """On the card at the end of loading, as the encoders encode, as the VAE encodes, as it is denoised and decoded."""
     weights = _weights_in(job, mode)
@@ -265,9 +334,7 @@ def _weights(job: Job, mode: Mode) -> tuple[float, float, float, float, float]:
 def _streamed(job: Job, mode: Mode, name: str, whole: float) -> float:
     """What of a part lies on the card at most while its layers pass through."""
     stream, is_fp8 = job.streams[name], name in DENOISERS and _is_fp8(job, mode)
-    width = HALF_WIDTH if job.is_half else 2 * HALF_WIDTH
-    if name == "image_encoder" and job.may_halve_vae:
-        width = 2 * HALF_WIDTH
+    width = _width(job, name)
     layers = STREAMED_FP8_LAYERS * stream.largest_layer if is_fp8 else STREAMED_LAYERS * stream.largest_layer * width
     return min(whole, layers + stream.outside * width)
 
@@ -284,14 +351,14 @@ def _stage_seconds(job: Job, mode: Mode, device: Device, tuning: Tuning) -> dict
     if mode.placement == "streamed":
         forward = max(forward, denoiser / device.pcie_bandwidth)
     # What comes back to the card in every run: the parts one after another, each expert once.
-    moved = sum(weights.values()) / device.pcie_bandwidth if mode.placement == "swapped" else 0.0
-    encoders = sum(job.weights.get(name, 0.0) for name in _ENCODERS) / sum(job.weights.values())
+    comes_back = mode.placement == "swapped" and mode.waits == "ram"
+    moved = sum(weights.values()) / device.pcie_bandwidth if comes_back else 0.0
     encode, decode = (
         (device.half_flops if is_half else device.tf32_flops) * CONVOLUTION_SHARE
         for is_half in (job.is_half_vae, is_half_vae)
     )
     return {
-        "load": encoders * job.disk_bytes / READ_BYTES_PER_S if mode.placement == "staged" else 0.0,
+        "load": _later_read(job, mode),
         "encode": _seconds(job.encode, half, device, tuning) + _seconds(job.vae_encode, encode, device, tuning),
         "denoise": job.passes * forward + moved,
         "decode": _seconds(job.decode, decode, device, tuning) * (TILED_FLOPS if mode.tiled else 1.0),

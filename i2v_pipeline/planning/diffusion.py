@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from i2v_pipeline.planning.alternatives import Try, alternatives_to
@@ -68,13 +69,13 @@ class _Ways:
         return attention_for(self.spec, self.request, self.device, self.machine.kernels)
 
     def chosen(self, modes: tuple[Mode, ...]) -> Cost:
-        """The first mode that fits; where none does, the one that needs least."""
+        """The first mode that fits; where none does, the first of those that lack least of the card, then of RAM."""
         tried: list[Cost] = []
         for mode in modes:
             tried.append(self.cost(mode))
             if _fits(tried[-1], self.machine):
                 return tried[-1]
-        return min(tried, key=lambda cost: (cost.vram_gib, cost.ram_gib))
+        return min(tried, key=lambda cost: _missing(cost, self.machine))
 
 
 def plan_diffusion(
@@ -145,9 +146,19 @@ def _modes(diffusion: DiffusionSpec, request: GenerationRequest, *, on_cpu: bool
     return tuple(mode for mode in modes if not (mode.fp8 and diffusion.packed))
 
 
+def _missing(cost: Cost, machine: Machine) -> tuple[float, float]:
+    """GiB of the card and of RAM that the machine lacks for it."""
+    ram = math.inf if machine.free_ram_gib is None else machine.free_ram_gib
+    return max(0.0, cost.vram_gib - _usable(machine)), max(0.0, cost.ram_gib - ram)
+
+
 def _fits(cost: Cost, machine: Machine) -> bool:
-    is_small = cost.vram_gib <= max(0.0, machine.free_vram_gib - machine.margin_gib)
-    return is_small and (machine.free_ram_gib is None or cost.ram_gib <= machine.free_ram_gib)
+    return not any(_missing(cost, machine))
+
+
+def _usable(machine: Machine) -> float:
+    """GiB of the card."""
+    return max(0.0, machine.free_vram_gib - machine.margin_gib)
 
 
 def frugal_mode(
@@ -155,7 +166,8 @@ def frugal_mode(
 ) -> str | None:
     """The next mode after `mode_id` that needs less of `memory` in `stage`, in which that one ran out of it.
 
-    None where there is no such mode. One that the RAM of the machine does not carry is passed over.
+    None where there is no such mode. One that the machine does not carry, by the memory that did not run out, is passed
+    over.
     """
     assert spec.diffusion is not None
     before = mode_called(mode_id)
@@ -163,12 +175,17 @@ def frugal_mode(
     job, device = job_of(spec, spec.diffusion, request, on_cpu=on_cpu), machine.device(on_cpu=on_cpu)
     modes = _modes(spec.diffusion, request, on_cpu=on_cpu)
     fallen = cost_of(job, before, device)
-    for mode in modes[modes.index(before) + 1 :]:
-        cost = cost_of(job, mode, device)
-        too_much = machine.free_ram_gib is not None and not on_cpu and cost.ram_gib > machine.free_ram_gib
-        if not too_much and _needed(cost, stage, memory, on_cpu=on_cpu) < _needed(fallen, stage, memory, on_cpu=on_cpu):
-            return mode.id
-    return None
+
+    def helps(cost: Cost) -> bool:
+        short_of_vram, short_of_ram = _missing(cost, machine)
+        if memory == "ram":
+            is_carried = on_cpu or not short_of_vram or cost.vram_gib <= fallen.vram_gib
+        else:
+            is_carried = not short_of_ram
+        needed, before = (_needed(each, stage, memory, on_cpu=on_cpu) for each in (cost, fallen))
+        return is_carried and needed < before
+
+    return next((mode.id for mode in modes[modes.index(before) + 1 :] if helps(cost_of(job, mode, device))), None)
 
 
 def _needed(cost: Cost, stage: StageName, memory: MemoryKind, *, on_cpu: bool) -> float:
@@ -181,7 +198,7 @@ def _needed(cost: Cost, stage: StageName, memory: MemoryKind, *, on_cpu: bool) -
 def _lacks(cost: Cost, machine: Machine) -> tuple[Text, ...]:
     """What there is too little of."""
     lacks: list[Text] = []
-    usable = max(0.0, machine.free_vram_gib - machine.margin_gib)
+    usable = _usable(machine)
     if cost.vram_gib > usable:
         lacks.append(
             Text(

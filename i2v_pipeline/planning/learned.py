@@ -100,15 +100,19 @@ class History:
     def ram_gib(self, predicted: float) -> float:
         return _peak(predicted, [(run.predicted.ram_gib, run.measured.ram_gib) for run in self.runs])
 
-    def corrected(self, stages: Iterable[StagePlan]) -> tuple[StagePlan, ...]:
-        """The stages with the seconds that this history makes of them."""
+    def corrected(self, stages: Sequence[StagePlan]) -> tuple[StagePlan, ...]:
+        """The stages with the seconds that this history makes of them.
+
+        Where the model is read anew in every run there is one sort of runs, those that load it.
+        """
+        reads_again = any(stage.name == "load" and stage.seconds == stage.later_seconds > 0 for stage in stages)
         return tuple(
             StagePlan(
                 name=stage.name,
                 weights_gib=stage.weights_gib,
                 activations_gib=stage.activations_gib,
                 seconds=round(self.seconds(stage.name, stage.seconds, is_first=True), 3),
-                later_seconds=round(self.seconds(stage.name, stage.later_seconds, is_first=False), 3),
+                later_seconds=round(self.seconds(stage.name, stage.later_seconds, is_first=reads_again), 3),
             )
             for stage in stages
         )

@@ -12,18 +12,22 @@ from i2v_pipeline.types import Precision, Text
 
 Placement = Literal["resident", "staged", "swapped", "streamed"]
 """Everything stays on the card; encoders leave once they have encoded; one part at a time; a few layers at a time."""
+Waits = Literal["ram", "disk"]
+"""Where a part that is not at work is: whole in the host's memory, or nowhere, and is read from its files again."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mode:
     """One way.
 
-    `alone` computes the two passes of guidance one after the other, `half` decodes in bf16 what the VAE else decodes in
-    fp32, `tiled` decodes in tiles, `fp8` keeps the denoiser's weights in fp8. `what` goes on after "…, so ".
+    `waits` says where a part is between its turns, where one part at a time is on the card. `alone` computes the two
+    passes of guidance one after the other, `half` decodes in bf16 what the VAE else decodes in fp32, `tiled` decodes in
+    tiles, `fp8` keeps the denoiser's weights in fp8. `what` goes on after "…, so ".
     """
 
     id: str
     placement: Placement
+    waits: Waits = "ram"
     alone: bool = False
     half: bool = False
     tiled: bool = False
@@ -57,23 +61,30 @@ _PLACEMENTS: tuple[tuple[Placement, Text], ...] = (
         Text("the layers of the large parts pass through the card one after another", "大部件的各层逐一流经显卡"),
     ),
 )
+_WAITS: tuple[tuple[Waits, Text], ...] = (
+    ("ram", Text("", "")),
+    ("disk", Text(" and each part is read from the disk for its turn", "，各部件轮到时才从磁盘读取")),
+)
 
 
-def _saving(fp8: bool, placement: Placement, words: Text) -> tuple[Mode, ...]:
+def _saving(fp8: bool, placement: Placement, waits: Waits, words: Text) -> tuple[Mode, ...]:
     """One placement in four modes, each of which gives up more."""
     prefix, given_up = "fp8-" if fp8 else "", Text("", "")
+    if waits == "disk":
+        prefix += "disk-"
     if fp8:
         given_up = Text("the denoiser's weights are kept in fp8, ", "去噪模型的权重以 fp8 保存，")
     more = (
         ("", Text("", "")),
-        ("-alone", Text(" and the two passes of guidance are computed in turn", "，引导的两次推理依次进行")),
-        ("-half", Text(" and the frames are decoded in bf16", "，并以 bf16 解码画面")),
-        ("-tiled", Text(" and the frames are decoded in tiles", "，并分块解码画面")),
+        ("-alone", Text(", and the two passes of guidance are computed in turn", "，引导的两次推理依次进行")),
+        ("-half", Text(", and the frames are decoded in bf16", "，并以 bf16 解码画面")),
+        ("-tiled", Text(", and the frames are decoded in tiles", "，并分块解码画面")),
     )
     return tuple(
         Mode(
             id=f"{prefix}{placement}{suffix}",
             placement=placement,
+            waits=waits,
             alone=level >= 1,
             half=level >= 2,
             tiled=level >= 3,
@@ -85,10 +96,17 @@ def _saving(fp8: bool, placement: Placement, words: Text) -> tuple[Mode, ...]:
 
 
 def _by_loss() -> tuple[Mode, ...]:
-    """What costs the picture less comes first: fp8 is the last resort, and moving more weights costs it nothing."""
+    """What costs the picture less comes first: moving and reading weights costs it nothing, fp8 is the last resort.
+
+    Of one loss reading from the disk comes last: it takes longest.
+    """
     ladder: list[Mode] = []
     for fp8 in (False, True):
-        columns = [_saving(fp8, placement, words) for placement, words in _PLACEMENTS]
+        columns = [
+            _saving(fp8, placement, waits, Text(f"{words.en}{also.en}", f"{words.zh}{also.zh}"))
+            for waits, also in _WAITS
+            for placement, words in _PLACEMENTS
+        ]
         ladder += [mode for level in zip(*columns, strict=True) for mode in level]
     return tuple(ladder)
 
