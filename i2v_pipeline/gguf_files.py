@@ -58,7 +58,8 @@ class GgufTensor:
     @property
     def stays_packed(self) -> bool:
         """Whether it lies in memory as in the file: matrices do, and are widened each time that they compute."""
-        return self.is_packed and len(self.shape) == 2 and not _WIDENED_AT_ONCE.search(self.name)
+        is_matrix = len(self.shape) == 2 and self.name.endswith(".weight")
+        return self.is_packed and is_matrix and not _WIDENED_AT_ONCE.search(self.name)
 
 
 @dataclass(frozen=True, kw_only=True)

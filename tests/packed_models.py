@@ -51,7 +51,7 @@ def save_widened(full: Path, packed: Path, folder: Path) -> Path:
     for place in sorted(folder.glob("transformer*")):
         model = _model_in(place)
         published = read_values(next((packed / place.name).glob("*.gguf")))
-        state = {name: published[published_tensor(name)] for name in model.state_dict()}
+        state = {name: published[published_tensor(name)].view_as(own) for name, own in model.state_dict().items()}
         model.load_state_dict(state)
         model.save_pretrained(place)
     return folder
@@ -63,13 +63,18 @@ def weights_in(place: Path) -> dict[str, np.ndarray]:
 
 
 def write_gguf(weights: dict[str, np.ndarray], path: Path, kind: str, *, architecture: str = "wan") -> Path:
-    """Matrices in `kind`, where their rows are whole blocks of it; the patches in F16, all else in F32."""
+    """Matrices in `kind`, where their rows are whole blocks of it; the patches in F16, all else in F32.
+
+    As in files that llama.cpp has written sides of 1 that stand first are left out.
+    """
     writer = gguf.GGUFWriter(path, architecture)
     for name, values in weights.items():
         wanted = GGMLQuantizationType[kind]
-        if values.ndim == 2 and values.shape[1] % gguf.GGML_QUANT_SIZES[wanted][0] == 0:
+        if values.shape[0] == 1:
+            writer.add_tensor(name, values[0])
+        elif values.ndim == 2 and values.shape[1] % gguf.GGML_QUANT_SIZES[wanted][0] == 0:
             writer.add_tensor(name, packed_values(values, wanted), raw_dtype=wanted)
-        elif values.ndim > 2 and "modulation" not in name:
+        elif values.ndim > 2:
             writer.add_tensor(name, values.astype(np.float16))
         else:
             writer.add_tensor(name, values)

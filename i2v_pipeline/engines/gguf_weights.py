@@ -109,7 +109,7 @@ def load_packed(kind: Any, config: Mapping[str, Any], path: Path, dtype: torch.d
         is_fp32 = not set(name.split(".")).isdisjoint(model._keep_in_fp32_modules)
         # requires_grad as diffusers loads it: PyTorch's matmul chooses its path, and with it the last bit, by it.
         value = _plain(tensor).to(device, torch.float32 if is_fp32 else dtype)
-        module._parameters[ending] = nn.Parameter(value)
+        module._parameters[ending] = nn.Parameter(value.reshape(module._parameters[ending].shape))
     for name, buffer in model.named_buffers():
         owner, _, ending = name.rpartition(".")
         model.get_submodule(owner)._buffers[ending] = buffer.to(device)
@@ -131,7 +131,7 @@ def _places(file: GgufFile, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, 
         misshapen=[
             f"{tensor.name} {_times(tensor.shape)}, expected {_times(shapes[name])}"
             for name, tensor in found.items()
-            if tensor.shape != shapes[name]
+            if _without_ones(tensor.shape) != _without_ones(shapes[name])
         ],
     )
     return dict(sorted(found.items(), key=lambda item: not item[1].stays_packed))
@@ -154,6 +154,12 @@ def _refuse(path: Path, *, missing: Sequence[str], unknown: Sequence[str], missh
 def _named(names: Sequence[str]) -> str:
     more = f", and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more
+
+
+def _without_ones(shape: Sequence[int]) -> tuple[int, ...]:
+    """llama.cpp, which most files come from, leaves out sides of 1 that stand first."""
+    first = next((index for index, side in enumerate(shape) if side != 1), len(shape))
+    return tuple(shape[first:])
 
 
 def _times(shape: Sequence[int]) -> str:
