@@ -27,6 +27,13 @@ _STAGES = {
     "write": Text("writing", "写入"),
 }
 _MEMORIES = {"vram": Text("graphics memory", "显存"), "ram": Text("memory", "内存")}
+_REMEDIES = {
+    "vram": Text(
+        "Set STUDIO_VRAM_MARGIN higher, so that a mode that fits is chosen at once, or end what else uses the card.",
+        "提高 STUDIO_VRAM_MARGIN 可一开始就选到放得下的模式，或关闭占用显存的其他程序。",
+    ),
+    "ram": Text("End other programs that use the memory.", "请关闭占用内存的其他程序。"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +74,7 @@ class Attempts:
                     f"{told.en} The run was made in the mode {last.id}, in which {last.what.en}. {begun.en}",
                     f"{told.zh}最终以 {last.id} 模式完成：{last.what.zh}。{begun.zh}",
                 ),
-                remedy=Text(
-                    "Set STUDIO_VRAM_MARGIN higher, so that a mode that fits is chosen at once, or end what else uses "
-                    "the card.",
-                    "提高 STUDIO_VRAM_MARGIN 可一开始就选到放得下的模式，或关闭占用显存的其他程序。",
-                ),
+                remedy=_REMEDIES[self.falls[-1].memory],
             ),
         )
 

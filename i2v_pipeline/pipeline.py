@@ -32,7 +32,7 @@ from i2v_pipeline.inspection.preflight import picture_findings, request_findings
 from i2v_pipeline.planning import learn, plan_run
 from i2v_pipeline.planning.costs import CUDA_CONTEXT_GIB, DENOISERS
 from i2v_pipeline.planning.learned import EMPTY, Amounts, read_book
-from i2v_pipeline.planning.machine import Machine, this_machine
+from i2v_pipeline.planning.machine import Machine, held_bytes, this_machine
 from i2v_pipeline.presets import find_engine
 from i2v_pipeline.report import Measured, OutputFacts, Run, build_report
 from i2v_pipeline.specs import EngineSpec
@@ -279,12 +279,12 @@ class _Clock:
         self._started = self._switched = time.monotonic()
         self._stage: StageName = "load"
         self._seconds: dict[StageName, float] = defaultdict(float)
-        self._before_bytes = self._process.memory_info().rss
+        self._before_bytes = held_bytes(self._process)
         self._peak_bytes: dict[StageName, int] = defaultdict(int)
 
     def __call__(self, progress: Progress) -> None:
         self._switch(progress.stage)
-        self._peak_bytes[self._stage] = max(self._peak_bytes[self._stage], self._process.memory_info().rss)
+        self._peak_bytes[self._stage] = max(self._peak_bytes[self._stage], held_bytes(self._process))
         self._on_progress(progress)
 
     def watch(self, chunks: Iterator[U8Frames]) -> Iterator[U8Frames]:
@@ -306,7 +306,7 @@ class _Clock:
             stage_vram_gib=engine_facts.pop("stage_peaks_gib", {}),
             peak_ram_gib=max(self._before_bytes, *self._peak_bytes.values()) / GIB,
             ram_before_gib=self._before_bytes / GIB,
-            ram_after_gib=self._process.memory_info().rss / GIB,
+            ram_after_gib=held_bytes(self._process) / GIB,
             peak_vram_gib=engine_facts.pop("peak_vram_gib", None),
             reserved_vram_gib=engine_facts.pop("reserved_vram_gib", None),
             vram_before_gib=engine_facts.pop("vram_before_gib", None),

@@ -30,7 +30,8 @@ _VERSIONS_OF = (
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What the run took. Seconds by stage as the clock saw them; RAM is this process's, sampled between steps.
+    """What the run took. Seconds by stage as the clock saw them; RAM is this process's, sampled between steps,
+    without the pages of mapped files.
 
     `stage_ram_gib` and, with a GPU, `stage_vram_gib` are the peaks by stage; `reserved_vram_gib` counts the allocator's
     fragments too. `is_first` where the model had to be loaded. `resumed_at_step` is where it went on from what an

@@ -191,7 +191,9 @@ def plan_total(sketch: Sketch, machine: Machine | None = None) -> Total:
         spec = as_here(find_engine(request.engine), request.checkpoint)
         plan = known.get(shape) or known.setdefault(shape, plan_run(spec, shape, machine))
         is_loaded = before == (_loaded(request), request.loras)
-        seconds += sum(stage.seconds for stage in plan.stages if not (is_loaded and stage.name == "load"))
+        # Where parts wait on the disk a model is read in every run.
+        stays = is_loaded and any(stage.later_seconds < stage.seconds for stage in plan.stages if stage.name == "load")
+        seconds += sum(stage.seconds for stage in plan.stages if not (stays and stage.name == "load"))
         disk_bytes += _bytes_of(request)
         before = (_loaded(request), request.loras)
         if not plan.fits:

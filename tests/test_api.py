@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shlex
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -24,12 +26,13 @@ from running_studio import ROOT, RunningStudio
 from i2v_pipeline.errors import InputError
 from i2v_pipeline.images import open_picture
 from i2v_pipeline.presets import load_presets
-from i2v_pipeline.types import Aftercare, GenerationRequest, Motion, PromptOrigin, StageName
+from i2v_pipeline.types import Aftercare, GenerationRequest, Motion, Progress, PromptOrigin, StageName
 from i2v_pipeline.video import probe_video
 from prompt_refiner import RefinerSettings
 from studio.api.body import MAX_BODY, CreateVideo
 from studio.api.wire import percent_of, status_of, video_of
 from studio.jobs.store import OVER, Job, JobProgress, JobStore
+from studio.jobs.worker import Reporter
 from studio.orders import Extension, make_order, read_order
 from studio.page.services import Services
 
@@ -353,6 +356,21 @@ def test_progress_never_goes_back_and_is_whole_only_when_the_video_is_done(momen
     assert all(0 <= percent < 100 for percent in told)
     assert percent_of(replace(JOB, progress=JobProgress(stage="write", step=0, steps=0))) < 100
     assert percent_of(replace(JOB, state="done")) == 100
+
+
+def test_a_part_of_a_model_that_is_read_between_two_steps_takes_no_progress_away(tmp_path: Path) -> None:
+    store = JobStore(tmp_path)
+    job = store.submit(replace(JOB.request, images=(ROOT / "examples" / "cat.jpg",)), "me")
+    assert store.claim(os.getpid()) is not None
+    report, percents = Reporter(store, job, store.lease_of(job.id), threading.Event()), []
+    moments = [("load", 0, 5), ("encode", 0, 1), ("load", 1, 5), ("encode", 1, 1), ("denoise", 3, 6), ("load", 3, 5),
+               ("denoise", 3, 6), ("decode", 0, 9), ("load", 4, 5), ("decode", 1, 9)]  # fmt: skip
+    for stage, step, steps in moments:
+        report(Progress(stage=stage, step=step, steps=steps))
+        running = store.get(job.id)
+        assert running.progress is not None and running.progress.stage == stage
+        percents.append(percent_of(running))
+    assert percents == sorted(percents) and percents[0] < percents[4] == percents[5] < percents[-1]
 
 
 def test_what_after_care_makes_of_a_video_is_what_is_told_of_it(tmp_path: Path) -> None:

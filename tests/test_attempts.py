@@ -93,9 +93,9 @@ def allocator(monkeypatch):
     def make(stage, modes, error=no_room, passes=3):
         made = Allocator(stage, modes, error, passes)
 
-        def watched(parts, name, adapt):
+        def watched(parts, name):
             made.loading(parts.mode.id)
-            load(parts, name, adapt)
+            load(parts, name)
             made.watch(name, parts.mode.id, parts._modules[name])
 
         monkeypatch.setattr(Parts, "_load", watched)
@@ -277,6 +277,8 @@ def test_too_little_ram_on_a_processor_is_survived_too(generated, request_of, al
     assert [(each["mode"], each["memory"]) for each in report["measured"]["attempts"]] == [
         ("cpu", "ram"), ("cpu-tiled", None),
     ]  # fmt: skip
+    told = next(finding for finding in report["findings"] if finding["code"] == "out_of_memory")
+    assert told["remedy"] == "End other programs that use the memory."
 
 
 def test_another_error_is_no_lack_of_memory(generated, request_of, allocator):

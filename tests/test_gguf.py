@@ -79,7 +79,7 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture
 def aligned(monkeypatch):
     """Weights of .safetensors begin where PyTorch's own do: a product of one row has other last bits elsewhere."""
-    read = Parts._read
+    read = Parts._open
 
     def moved(parts, *given):
         model = read(parts, *given)
@@ -87,7 +87,7 @@ def aligned(monkeypatch):
             parameter.data = parameter.data.clone()
         return model
 
-    monkeypatch.setattr(Parts, "_read", moved)
+    monkeypatch.setattr(Parts, "_open", moved)
 
 
 def run(engine_id, folder, mode="staged", state=None, hear=lambda _: None, **changes):

@@ -149,3 +149,16 @@ def test_a_plan_tells_the_first_run_and_later_ones_apart():
     answer = plan_choice(SPEC, Choice(), CARD)
     assert answer["later_seconds"] < answer["seconds"]
     assert any("the first time, with the loading, then" in line.en for line in told(answer))
+
+
+def test_where_a_model_is_read_in_every_run_the_next_one_learns_the_reading_too(tmp_path):
+    path, tight = tmp_path / "learned.json", replace(CARD, free_ram_gib=8.0, free_vram_gib=16.0)
+    spec = load_presets()["wan2.2-ti2v-5b"]
+    request = replace(wanted(), engine=spec.id)
+    plan = plan_run(spec, request, tight)
+    assert plan.mode.startswith("disk-")
+    load = next(stage for stage in plan.stages if stage.name == "load")
+    taken = Amounts(seconds={stage.name: 2 * stage.seconds for stage in plan.stages}, vram_gib=10.0, ram_gib=3.0)
+    learn(path, spec, request, tight, plan, taken, is_first=True)
+    again = next(s for s in plan_run(spec, request, tight, book=read_book(path)).stages if s.name == "load")
+    assert again.seconds == again.later_seconds == pytest.approx(2 * load.seconds, rel=0.01)

@@ -13,7 +13,7 @@ from safetensors.torch import save_file  # noqa: E402
 from tiny_models import WAN_5B, WAN_21, WAN_A14B, frames_of, request_for  # noqa: E402
 
 from i2v_pipeline.engines import load_engine  # noqa: E402
-from i2v_pipeline.engines.lora import fuse, open_loras  # noqa: E402
+from i2v_pipeline.engines.lora import fusion_of, open_loras  # noqa: E402
 from i2v_pipeline.errors import InputError, ModelError  # noqa: E402
 from i2v_pipeline.presets import load_presets  # noqa: E402
 from i2v_pipeline.types import LoraRef  # noqa: E402
@@ -34,6 +34,14 @@ LAYERS = {
     for ours, theirs in (("0.proj", 0), ("2", 2))
 }
 """Names of the layers in diffusers and in the published code."""
+
+
+def fuse(model, loras, expert, device):
+    """Adds them into every part of the model; what is to say about them."""
+    fusion = fusion_of(model, loras, expert)
+    for name, part in model.named_modules():
+        fusion.apply(name, part, device)
+    return list(fusion.findings)
 
 
 def matrices(transformer, seed=0):

@@ -123,15 +123,18 @@ def test_a_part_goes_to_the_hosts_memory_and_comes_back_with_weights_that_are_no
 @pytest.fixture
 def large_tiles(monkeypatch):
     """Tiles of 256 pixels in I2VGen-XL's tiny VAE too, as Wan's has: its own of 32 are all edge."""
-    get = Parts.get
 
-    def changed(parts, name, *given, **named):
-        module = get(parts, name, *given, **named)
-        if hasattr(module, "tile_latent_min_size"):
-            module.tile_latent_min_size, module.tile_sample_min_size = 32, 256
-        return module
+    def changing(original):
+        def changed(parts, name):
+            module = original(parts, name)
+            if hasattr(module, "tile_latent_min_size"):
+                module.tile_latent_min_size, module.tile_sample_min_size = 32, 256
+            return module
 
-    monkeypatch.setattr(Parts, "get", changed)
+        return changed
+
+    for way in ("get", "look"):
+        monkeypatch.setattr(Parts, way, changing(getattr(Parts, way)))
 
 
 @pytest.mark.parametrize("engine_id", ALL)

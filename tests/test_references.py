@@ -71,11 +71,12 @@ def family_of(make, kaleido):
 
     def build(spec, **changes):
         request = kaleido(**changes)
-        family = make(spec)._load(request, mode_called("resident")).family
+        loaded = make(spec)._load(request, mode_called("resident"))
+        family, loaded.parts.adapt = loaded.family, loaded.family.adapt
         pictures = [each.pixels for each in picture_for(request).references]
         inputs = Inputs(request=request, first=pictures[0], last=None, others=tuple(pictures[1:]))
-        conditioning = family.encode(inputs, lambda _: None)
-        family.load_denoisers(lambda _: None, lambda *_: None)
+        conditioning = family.encode(inputs)
+        family.load_denoisers()
         return family, conditioning
 
     return build

@@ -23,23 +23,33 @@ from i2v_pipeline.engines.families import family_of
 from i2v_pipeline.engines.family import Family, Inputs, TileDone
 from i2v_pipeline.engines.levers import CACHE_NOT_RESUMED, Levers
 from i2v_pipeline.engines.loading import (
+    DENOISERS,
     DTYPES,
+    Change,
     Parts,
     choose_device,
     choose_precision,
     load_tokenizer,
+    nothing,
     runtime_facts,
     sha256_of,
 )
-from i2v_pipeline.engines.lora import Lora, fuse, open_loras
-from i2v_pipeline.engines.meter import VramMeter
-from i2v_pipeline.engines.notes import STATE_NOT_SAVED, STATE_NOT_USED, mode_notes, packed_weights_used, prompt_notes
+from i2v_pipeline.engines.lora import Lora, fusion_of, open_loras
+from i2v_pipeline.engines.meter import LoadTeller, VramMeter
+from i2v_pipeline.engines.notes import (
+    STATE_NOT_SAVED,
+    STATE_NOT_USED,
+    mode_notes,
+    offload_words,
+    packed_weights_used,
+    prompt_notes,
+)
 from i2v_pipeline.engines.state import Saved, StateKeeper, StateUnusable, sources_digest
 from i2v_pipeline.errors import OutOfMemory, Paused
 from i2v_pipeline.guidance import guidance_as_json
 from i2v_pipeline.hub import checkpoint_sha256, find_checkpoint
 from i2v_pipeline.planning.machine import installed_kernels
-from i2v_pipeline.planning.modes import Mode, Placement, mode_called
+from i2v_pipeline.planning.modes import Mode, mode_called
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import (
     Aftercare,
@@ -56,12 +66,6 @@ from i2v_pipeline.types import (
 log = logging.getLogger("studio.diffusion")
 
 PREVIEW_EVERY_S = 0.5
-_OFFLOAD: Mapping[Placement, str] = {
-    "resident": "none: every part stays on the device",
-    "staged": "encoders are released after encoding",
-    "swapped": "one part at a time is on the device; the others wait in the host's memory",
-    "streamed": "one part at a time is on the device, but for the VAE a few layers of it at a time",
-}
 
 
 @dataclass(kw_only=True)
@@ -126,10 +130,14 @@ class DiffusionEngine:
         inputs = Inputs(request=request, first=picture.pixels, last=last, others=others)
 
         # 1. Load the tokenizer and say what it will not read, before anything large is touched
-        on_progress(Progress(stage="load", step=0, steps=len(self._diffusion.components)))
+        # Where parts wait on the disk the VAE is loaded at both ends of a run.
+        loads = len(self._diffusion.components) + (mode_called(mode).waits == "disk")
+        on_progress(Progress(stage="load", step=0, steps=loads))
         loaded = self._load(request, mode_called(mode))
         parts, family = loaded.parts, loaded.family
-        on_progress = meter = VramMeter(on_progress, parts.device)
+        meter = VramMeter(on_progress, parts.device)
+        on_progress = teller = LoadTeller(meter, loads)
+        parts.on_load, parts.adapt = teller.on_load, lambda name, model: self._adapt(loaded, name, model)
         if parts.device.type == "cuda":
             self._facts["vram_before_gib"] = memory.held_gib(parts.device)
         self._change_loras(loaded, open_loras(request.loras))
@@ -139,13 +147,10 @@ class DiffusionEngine:
         self._findings += findings
         self._facts |= facts
 
-        def on_load(_: str) -> None:
-            on_progress(Progress(stage="load", step=len(parts.loaded), steps=len(self._diffusion.components)))
-
         # 2. Encode what is not cached
         self._stage = "encode"
         on_progress(Progress(stage="encode", step=0, steps=1))
-        conditioning = family.encode(inputs, on_load)
+        conditioning = family.encode(inputs)
         on_progress(Progress(stage="encode", step=1, steps=1))
 
         scheduler = family.scheduler(request)
@@ -158,14 +163,13 @@ class DiffusionEngine:
             self._stage = "denoise"
             start = self._start(family, scheduler, request, keeper, parts.device)
             if start.state.step < len(scheduler.timesteps) or loaded.loras:
-                family.load_denoisers(on_load, lambda name, model: self._fuse(loaded, name, model))
-            self._findings += loaded.lora_findings
+                family.load_denoisers()
             levers = Levers(self._spec, parts)
-            with levers.pulled(request, family.denoisers()):
+            with levers.pulled(request):
                 self._note_run(request, loaded, scheduler)
-                latents = self._denoise(family, conditioning, scheduler, request, on_progress, keeper, start)
+                latents = self._denoise(loaded, conditioning, scheduler, request, teller, keeper, start)
             self._facts |= levers.facts
-            self._findings += levers.findings
+            self._findings += [*loaded.lora_findings, *levers.findings]
 
             # 4. Decode, a few frames at a time
             self._stage = "decode"
@@ -176,7 +180,7 @@ class DiffusionEngine:
             yield from self._decode(chunks, request, latents.numel(), on_progress, keeper)
         if keeper.failure is not None:
             self._findings.append(STATE_NOT_SAVED)
-        self._facts |= meter.facts()
+        self._facts |= {**meter.facts(), "loaded": list(parts.loaded), "reused": list(self._cache.reused)}
         if parts.device.type == "cuda":
             self._facts["vram_after_gib"] = memory.held_gib(parts.device)
 
@@ -227,12 +231,15 @@ class DiffusionEngine:
             loaded.family.release_denoisers()
             loaded.loras, loaded.lora_findings = loras, []
 
-    def _fuse(self, loaded: _Loaded, name: str, model: Any) -> None:  # noqa: ANN401 - the class depends on the name
-        if loaded.loras:
-            expert = "low" if name == "transformer_2" else "high"
-            found = fuse(model, loaded.loras, expert, loaded.parts.device)
-            # A mode that keeps the weights in another form loads them anew.
-            loaded.lora_findings += [finding for finding in found if finding not in loaded.lora_findings]
+    def _adapt(self, loaded: _Loaded, name: str, model: Any) -> Change:  # noqa: ANN401 - the class depends on the name
+        """How every component that is loaded gets to work as the family and the LoRAs want."""
+        loaded.family.adapt(name, model)
+        if not loaded.loras or name not in DENOISERS:
+            return nothing
+        fusion = fusion_of(model, loaded.loras, "low" if name == "transformer_2" else "high")
+        # It may have been loaded before.
+        loaded.lora_findings += [finding for finding in fusion.findings if finding not in loaded.lora_findings]
+        return lambda each, part: fusion.apply(each, part, loaded.parts.device)
 
     def _state_key(self, inputs: Inputs, loaded: _Loaded, scheduler: Any) -> str:  # noqa: ANN401
         """A hash of everything that the latents depend on: a saved state of anything else is not gone on with."""
@@ -278,18 +285,20 @@ class DiffusionEngine:
 
     def _denoise(
         self,
-        family: Family[Any],
+        loaded: _Loaded,
         conditioning: Any,  # noqa: ANN401 - only the family looks into it
         scheduler: Any,  # noqa: ANN401
         request: GenerationRequest,
-        on_progress: OnProgress,
+        on_progress: LoadTeller,
         keeper: StateKeeper,
         saved: Saved,
     ) -> Tensor:
+        family = loaded.family
         begun, steps = saved.state.step, len(scheduler.timesteps)
         decode_seconds = self._decode_seconds_per_value * saved.state.latents.numel()
         on_progress(Progress(stage="denoise", step=begun, steps=steps, saved_step=keeper.saved_step))
         started = shown = time.monotonic()
+        loading_s = on_progress.spent_s
         assert request.guidance is not None
         generator = torch.Generator("cpu")
         loop = denoise(family, conditioning, scheduler, saved.state, guidance=request.guidance, generator=generator)
@@ -300,7 +309,10 @@ class DiffusionEngine:
             now, picture = time.monotonic(), None
             if now - shown >= PREVIEW_EVERY_S:
                 picture, shown = preview(step.clean(), family.preview_factors()), now
-            left = (now - started) / (done - begun) * (steps - done) + decode_seconds
+            denoising_s = now - started - (on_progress.spent_s - loading_s)
+            left = denoising_s / (done - begun) * (steps - done) + decode_seconds
+            if loaded.parts.mode.waits == "disk":
+                left += _reading_ahead(family, scheduler, done, on_progress.seconds)
             progress = Progress(
                 stage="denoise",
                 step=done,
@@ -365,7 +377,7 @@ class DiffusionEngine:
             "precision": "fp8" if parts.has_fp8 else loaded.precision,
             "precisions": {name: parts.stored(name) for name in self._diffusion.components},
             "mode": parts.mode.id,
-            "offload": _OFFLOAD[parts.mode.placement],
+            "offload": offload_words(parts.mode),
             "scheduler": {
                 "class": type(scheduler).__name__,
                 "config": _settings_of(scheduler),
@@ -376,8 +388,6 @@ class DiffusionEngine:
                 {"file": lora.name, "sha256": lora.sha256, "weight": lora.ref.weight, "expert": lora.ref.expert}
                 for lora in loaded.loras
             ],
-            "loaded": list(parts.loaded),
-            "reused": list(self._cache.reused),
             **loaded.family.facts(request),
         }
 
@@ -391,6 +401,13 @@ def _changes_expert(family: Family[Any], scheduler: Any, step: int) -> bool:  # 
     """Whether another expert works after `step` steps than before: its model has to come first."""
     before, after = scheduler.timesteps[step - 1], scheduler.timesteps[min(step, len(scheduler.timesteps) - 1)]
     return family.expert_at(before) != family.expert_at(after)
+
+
+def _reading_ahead(family: Family[Any], scheduler: Any, step: int, seconds: Mapping[str, float]) -> float:  # noqa: ANN401
+    """Seconds of reading after `step` steps, where parts wait on the disk: another expert, then the VAE."""
+    now, last = (family.expert_at(scheduler.timesteps[index]) for index in (step - 1, -1))
+    expert = max((seconds.get(name, 0.0) for name in DENOISERS), default=0.0) if now != last else 0.0
+    return expert + seconds.get("vae", 0.0)
 
 
 def _hashes_of(conditioning: Any) -> dict[str, str]:  # noqa: ANN401 - each family has its own dataclass of tensors

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -12,8 +12,6 @@ from torch import Tensor
 
 from i2v_pipeline.types import Expert, GenerationRequest, U8Frames, U8Image
 
-OnLoad = Callable[[str], None]
-"""Called with a component's name before it is loaded. May raise `Cancelled`."""
 C = TypeVar("C")
 
 
@@ -50,9 +48,18 @@ class Family(Protocol[C]):
         """The text as the tokenizer gets it."""
         ...
 
-    def encode(self, inputs: Inputs, on_load: OnLoad) -> C: ...
+    def encode(self, inputs: Inputs) -> C: ...
 
-    def load_denoisers(self, on_load: OnLoad, adapt: Callable[[str, Any], None]) -> None: ...
+    def load_denoisers(self) -> None:
+        """Loads those that stay; where parts wait on the disk each comes when it is needed.
+
+        Raises `InputError` for a checkpoint of another model.
+        """
+        ...
+
+    def adapt(self, name: str, model: Any) -> None:  # noqa: ANN401 - the class depends on the name
+        """Changes how the component works that was just loaded, not its weights."""
+        ...
 
     def release_denoisers(self) -> None: ...
 

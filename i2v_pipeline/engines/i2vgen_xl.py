@@ -8,7 +8,7 @@ to, and draws everything from the request's seed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from transformers import CLIPImageProcessorPil, CLIPTextModel, CLIPVisionModelWi
 
 from i2v_pipeline.denoise import to_uint8
 from i2v_pipeline.engines.cache import ConditioningCache
-from i2v_pipeline.engines.family import Inputs, OnLoad, noise, to_signed
+from i2v_pipeline.engines.family import Inputs, noise, to_signed
 from i2v_pipeline.engines.loading import Parts
 from i2v_pipeline.engines.passes import Pass
 from i2v_pipeline.engines.preview_factors import STABLE_DIFFUSION_1
@@ -68,14 +68,14 @@ class I2VGenXL:
 
     # --- before the loop ----------------------------------------------------------------------------------------------
 
-    def encode(self, inputs: Inputs, on_load: OnLoad) -> Conditioning:
+    def encode(self, inputs: Inputs) -> Conditioning:
         """The prompts and the picture as the UNet reads them; an encoder loads only for what is not cached."""
         request = inputs.request
-        prompt = self._text(request.prompt, on_load)
-        negative = self._text(request.negative_prompt, on_load) if is_ever_guided(request.guidance or 1.0) else None
-        image = self._image(inputs.first, on_load)
+        prompt = self._text(request.prompt)
+        negative = self._text(request.negative_prompt) if is_ever_guided(request.guidance or 1.0) else None
+        image = self._image(inputs.first)
         self._parts.leave(*ENCODERS)
-        picture = self._picture_latents(inputs, on_load)
+        picture = self._picture_latents(inputs)
         device, dtype = self._parts.device, self._parts.dtypes["unet"]
         return Conditioning(
             prompt=prompt.to(device, dtype),
@@ -85,8 +85,12 @@ class I2VGenXL:
             fps=torch.tensor([self._facts.condition_fps], device=device),
         )
 
-    def load_denoisers(self, on_load: OnLoad, adapt: Callable[[str, Any], None]) -> None:
-        self._parts.get("unet", on_load, adapt=lambda unet: adapt("unet", unet))
+    def load_denoisers(self) -> None:
+        if self._parts.mode.waits == "ram":
+            self._parts.get("unet")
+
+    def adapt(self, name: str, model: Any) -> None:  # noqa: ANN401
+        """Nothing: the UNet works as it is."""
 
     def release_denoisers(self) -> None:
         self._parts.release("unet")
@@ -120,7 +124,7 @@ class I2VGenXL:
         def forward(text: Tensor, image: Tensor, which: Pass) -> Tensor:
             batch = text.shape[0]
             return self._parts.passes.run(
-                self._parts.get("unet", lambda _: None),
+                self._parts.get("unet"),
                 which,
                 sample=latents.to(self._parts.dtypes["unet"]).repeat(batch, 1, 1, 1, 1),
                 timestep=timestep,
@@ -153,7 +157,7 @@ class I2VGenXL:
 
     def decode(self, latents: Tensor, conditioning: Conditioning) -> Iterator[U8Frames]:
         """Frame by frame: the VAE knows no time."""
-        vae = self._parts.get("vae", lambda _: None)
+        vae = self._parts.get("vae")
         decode = vae.decode if self.tile_side(latents) is None else vae.tiled_decode
         latents = (1 / vae.config.scaling_factor * latents).to(vae.post_quant_conv.weight.dtype)
         for index in range(latents.shape[2]):
@@ -173,9 +177,9 @@ class I2VGenXL:
     def _channels(self) -> int:
         return self._parts.look("vae").config.latent_channels
 
-    def _text(self, text: str, on_load: OnLoad) -> Tensor:
+    def _text(self, text: str) -> Tensor:
         def make() -> Tensor:
-            encoder = self._parts.get("text_encoder", on_load)
+            encoder = self._parts.get("text_encoder")
             length = self._tokenizer.model_max_length
             read = self._tokenizer(text, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
             with torch.inference_mode():
@@ -185,9 +189,9 @@ class I2VGenXL:
 
         return self._cache.get("text", (*self._identity("text_encoder"), text), make)
 
-    def _image(self, pixels: U8Image, on_load: OnLoad) -> Tensor:
+    def _image(self, pixels: U8Image) -> Tensor:
         def make() -> Tensor:
-            encoder = self._parts.get("image_encoder", on_load)
+            encoder = self._parts.get("image_encoder")
             folder = self._parts.checkpoint.folder / "feature_extractor"
             extractor = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
             size = (extractor.crop_size["width"], extractor.crop_size["height"])
@@ -203,11 +207,11 @@ class I2VGenXL:
 
         return self._cache.get("image", (*self._identity("image_encoder"), _hash(pixels)), make)
 
-    def _picture_latents(self, inputs: Inputs, on_load: OnLoad) -> Tensor:
+    def _picture_latents(self, inputs: Inputs) -> Tensor:
         """The first picture's latents, and for each later frame its place in time from 0 to 1 in every channel."""
-        vae = self._parts.get("vae", on_load)
 
         def make() -> Tensor:
+            vae = self._parts.get("vae")
             pixels = to_signed(inputs.first).to(self._parts.device, self._parts.dtypes["vae"])
             with torch.inference_mode():
                 return vae.encode(pixels).latent_dist.parameters
@@ -216,7 +220,7 @@ class I2VGenXL:
         # The distribution is kept, not the sample, which depends on the seed.
         distribution = DiagonalGaussianDistribution(self._cache.get("picture", key, make).float())
         generator = torch.Generator("cpu").manual_seed(inputs.request.seed)
-        first = (distribution.sample(generator) * vae.config.scaling_factor).unsqueeze(2)
+        first = (distribution.sample(generator) * self._parts.look("vae").config.scaling_factor).unsqueeze(2)
         frames = inputs.request.frames
         later = [torch.full_like(first, index / (frames - 1)) for index in range(1, frames)]
         return torch.cat([first, *later], dim=2)

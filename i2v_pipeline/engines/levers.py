@@ -6,15 +6,15 @@ Each is as the request says or is not at all; where the mode cannot have one, a 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from i2v_pipeline.engines.attention import choose_attention, fell_back, rounded_attention, use_attention
-from i2v_pipeline.engines.loading import Parts
-from i2v_pipeline.engines.passes import FIRST_BLOCK_THRESHOLD, MAG_THRESHOLD
+from i2v_pipeline.engines.loading import DENOISERS, Parts, nothing
+from i2v_pipeline.engines.passes import FIRST_BLOCK_THRESHOLD, MAG_THRESHOLD, cache_settings
 from i2v_pipeline.errors import InputError
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import Finding, GenerationRequest, Text
@@ -35,54 +35,77 @@ class Levers:
         self.facts: dict[str, Any] = {}
 
     @contextmanager
-    def pulled(self, request: GenerationRequest, denoisers: Mapping[str, Any]) -> Iterator[None]:
-        """Within it `denoisers` run as the request wants. Raises `InputError` for what does not work here.
+    def pulled(self, request: GenerationRequest) -> Iterator[None]:
+        """Within it the denoisers run as the request wants, also those that are loaded only then.
 
-        Afterwards no state of a cache is left, whether the run came to its end or not.
+        Raises `InputError` for what does not work here. Afterwards no state of a cache is left, whether the run came to
+        its end or not.
         """
         self.findings, self.facts = [], {"attention": "torch scaled_dot_product_attention"}
-        if self._spec.takes.attention:
-            self._set_attention(request, denoisers)
-        if self._spec.takes.compiled:
-            self._set_compiled(request, denoisers)
+        self._check_compiling(request)
         passes = self._parts.passes
-        with passes.cached(self._spec.id, request.cache, denoisers, request.steps or 0):
+        passes.made = passes.reused = 0
+
+        def equip(name: str, model: Any) -> None:  # noqa: ANN401 - the class depends on the name
+            if name in DENOISERS:
+                self._pull(request, name, model)
+
+        try:
+            for name, model in self._parts.loaded_of(*DENOISERS).items():
+                self._pull(request, name, model)
+            self._parts.equip = equip
             yield
+        finally:
+            self._parts.equip = nothing
+            for model in self._parts.loaded_of(*DENOISERS).values():
+                if getattr(model, "is_cache_enabled", False):
+                    model.disable_cache()
         self.facts |= {"passes": passes.made, "cache": None}
         if request.cache != "off":
             threshold = FIRST_BLOCK_THRESHOLD if request.cache == "first_block" else MAG_THRESHOLD
             self.facts["cache"] = {"kind": request.cache, "threshold": threshold, "passes_reused": passes.reused}
             self.findings.append(_reused(passes.reused, passes.made))
 
-    def _set_attention(self, request: GenerationRequest, denoisers: Mapping[str, Any]) -> None:
-        """Nothing where no denoiser is needed any more: a run that goes on at its decoding."""
-        device, probe, kernel = self._parts.device, None, ""
-        for name, model in denoisers.items():
-            dtype, head_size = self._parts.dtypes[name], model.config.attention_head_dim
-            chosen = choose_attention(request.attention, device, dtype, head_size)
-            use_attention(model, chosen.kernel, device)
-            self.facts |= chosen.facts()
-            probe, kernel = chosen.probe, chosen.kernel
-        if probe is not None and not probe.works:
-            self.findings.append(fell_back(probe))
-        elif probe is not None and kernel == "sage":
-            self.findings.append(rounded_attention(probe))
+    def _pull(self, request: GenerationRequest, name: str, model: Any) -> None:  # noqa: ANN401
+        if self._spec.takes.attention:
+            self._set_attention(request, name, model)
+        if self._spec.takes.compiled:
+            self._set_compiled(model, wanted=self.facts["compiled"])
+        if request.cache != "off":
+            model.enable_cache(cache_settings(self._spec.id, request.cache, request.steps or 0))
 
-    def _set_compiled(self, request: GenerationRequest, denoisers: Mapping[str, Any]) -> None:
+    def _set_attention(self, request: GenerationRequest, name: str, model: Any) -> None:  # noqa: ANN401
+        device, head_size = self._parts.device, model.config.attention_head_dim
+        chosen = choose_attention(request.attention, device, self._parts.dtypes[name], head_size)
+        use_attention(model, chosen.kernel, device)
+        self.facts |= chosen.facts()
+        if chosen.probe is not None and not chosen.probe.works:
+            self._say(fell_back(chosen.probe))
+        elif chosen.probe is not None and chosen.kernel == "sage":
+            self._say(rounded_attention(chosen.probe))
+
+    def _say(self, finding: Finding) -> None:
+        """Once, though two experts have the same to say."""
+        if finding not in self.findings:
+            self.findings.append(finding)
+
+    def _check_compiling(self, request: GenerationRequest) -> None:
+        if not self._spec.takes.compiled:
+            return
         # Weights that are replaced while a run goes on, or widened in every pass, stand against one whole graph.
         is_possible = self._parts.mode.placement != "streamed" and not self._parts.has_fp8
-        wanted = request.compiled and is_possible
+        self.facts["compiled"] = request.compiled and is_possible
         if request.compiled and not is_possible:
             self.findings.append(_NOT_COMPILED)
-        if wanted:
+        if self.facts["compiled"]:
             check_compiler(self._parts.device)
-        for model in denoisers.values():
-            for block in model.blocks:
-                if not wanted:
-                    block._compiled_call_impl = None
-                elif block._compiled_call_impl is None:
-                    block.compile(fullgraph=True, backend=COMPILER)
-        self.facts["compiled"] = wanted
+
+    def _set_compiled(self, model: Any, *, wanted: bool) -> None:  # noqa: ANN401
+        for block in model.blocks:
+            if not wanted:
+                block._compiled_call_impl = None
+            elif block._compiled_call_impl is None:
+                block.compile(fullgraph=True, backend=COMPILER)
 
 
 def check_compiler(device: torch.device) -> None:

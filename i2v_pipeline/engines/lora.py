@@ -51,11 +51,27 @@ def open_loras(refs: Sequence[LoraRef]) -> tuple[Lora, ...]:
     return tuple(_open(ref) for ref in refs)
 
 
-def fuse(model: nn.Module, loras: Sequence[Lora], expert: Expert, device: torch.device) -> list[Finding]:
-    """Adds every LoRA that is meant for `expert` into `model`, in place, each sum made in float32 and rounded once.
+@dataclass(frozen=True, kw_only=True)
+class Fusion:
+    """What LoRAs add to the parts of one model, by the part's name, and what of them it has no place for."""
 
-    The sums are made on `device`, part by part, wherever the model lies: they are the same to the last bit then.
-    Returns what a file holds that the model has no place for. Raises `InputError` for a LoRA that fits nowhere.
+    changes: Mapping[str, Sequence[tuple[Lora, Mapping[str, str]]]]
+    findings: tuple[Finding, ...]
+
+    def apply(self, name: str, module: Any, device: torch.device) -> None:  # noqa: ANN401 - a linear, convolution or norm
+        """Adds to that part in place what belongs to it, summed in float32 and rounded once.
+
+        The sum is made on `device`, wherever the part lies: it is the same to the last bit then. Raises `InputError`
+        for a LoRA of another model.
+        """
+        if name in self.changes:
+            _change(module, name, self.changes[name], device)
+
+
+def fusion_of(model: nn.Module, loras: Sequence[Lora], expert: Expert) -> Fusion:
+    """Every LoRA that is meant for `expert`, matched to the parts of `model`, whose weights are not looked at.
+
+    Raises `InputError` for one that fits nowhere.
     """
     meant = [lora for lora in loras if lora.ref.expert in (None, expert)]
     modules = {name: each for name, each in model.named_modules() if isinstance(getattr(each, "weight", None), Tensor)}
@@ -74,9 +90,7 @@ def fuse(model: nn.Module, loras: Sequence[Lora], expert: Expert, device: torch.
             findings.append(_partly_unknown(lora, unknown))
         for name, keys in places.items():
             changes[name].append((lora, keys))
-    for name, parts in changes.items():
-        _change(modules[name], name, parts, device)
-    return findings
+    return Fusion(changes=changes, findings=tuple(findings))
 
 
 def _open(ref: LoraRef) -> Lora:

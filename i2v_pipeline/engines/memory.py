@@ -50,7 +50,7 @@ def gib(size_bytes: int) -> float:
 
 
 def free(device: torch.device, *, thoroughly: bool = False) -> None:
-    """Gives back what nobody refers to any more. Models form no cycles; after an error something may, `thoroughly`."""
+    """Gives back what nobody refers to any more, `thoroughly` also what refers to itself, as after an error."""
     if thoroughly:
         gc.collect()
     if device.type == "cuda":

@@ -1,7 +1,12 @@
-"""What the card holds at most in each stage of a run. Knows no model; on the CPU it has nothing to tell."""
+"""What stands between a run and whoever hears its progress: loads within other stages, and the card's memory by stage.
+
+Knows no model.
+"""
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,6 +14,37 @@ import torch
 from i2v_pipeline.types import OnProgress, Progress, StageName
 
 GIB = 2**30
+
+
+class LoadTeller:
+    """Tells of each load as the stage `load`, and once it is over of the stage that waited for it again.
+
+    `parts` is how many loads there are at most. `seconds` is how long each component's last load took, `spent_s` all.
+    """
+
+    def __init__(self, on_progress: OnProgress, parts: int) -> None:
+        self.seconds: dict[str, float] = {}
+        self.spent_s = 0.0
+        self._on_progress = on_progress
+        self._parts = parts
+        self._loads = 0
+        self._waits = Progress(stage="load", step=0, steps=parts)
+        self._began = ("", 0.0)
+
+    def __call__(self, progress: Progress) -> None:
+        self._waits = replace(progress, preview=None)
+        self._on_progress(progress)
+
+    def on_load(self, name: str | None) -> None:
+        if name is None:
+            loaded, began = self._began
+            self.seconds[loaded] = time.monotonic() - began
+            self.spent_s += self.seconds[loaded]
+            self._loads += 1
+            self._on_progress(self._waits)
+        else:
+            self._on_progress(replace(self._waits, stage="load", step=self._loads, steps=self._parts))
+            self._began = (name, time.monotonic())
 
 
 class VramMeter:

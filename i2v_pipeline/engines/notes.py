@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from i2v_pipeline.guidance import is_ever_guided
+from i2v_pipeline.planning.modes import Mode, Placement, Waits
 from i2v_pipeline.prompts import cleaning_finding, count_tokens, length_finding
 from i2v_pipeline.specs import PackedWeights, PromptStyle
 from i2v_pipeline.types import Finding, GenerationRequest, Text
@@ -16,8 +17,24 @@ HALF_LEVELS = 4.0
 """The same for a decoder in bf16."""
 FP8_LEVELS = 4.0
 """The same for weights in fp8, against the same type that computes."""
+_OFFLOAD: Mapping[Placement, str] = {
+    "resident": "none: every part stays on the device",
+    "staged": "encoders are released after encoding",
+    "swapped": "one part at a time is on the device",
+    "streamed": "one part at a time is on the device, but for the VAE a few layers of it at a time",
+}
+_WAITING: Mapping[Waits, str] = {
+    "ram": "the others wait in the host's memory",
+    "disk": "each is read from the disk for its turn, and the others take no memory",
+}
 _PROMPT = Text("prompt", "提示词")
 _NEGATIVE = Text("negative prompt", "反向提示词")
+
+
+def offload_words(mode: Mode) -> str:
+    """What lies where, for the report."""
+    words = _OFFLOAD[mode.placement]
+    return f"{words}; {_WAITING[mode.waits]}" if mode.placement in ("swapped", "streamed") else words
 
 
 def prompt_notes(

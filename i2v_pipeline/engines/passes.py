@@ -5,8 +5,6 @@ A cache knows a pass by its name, so that the guided passes are compared with gu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any, Literal
 
 from diffusers.hooks.first_block_cache import FirstBlockCacheConfig
@@ -42,22 +40,6 @@ class Passes:
             output = model(**inputs, return_dict=False)[0]
             self.reused += not _was_computed(model)
         return output
-
-    @contextmanager
-    def cached(self, engine_id: str, kind: FeatureCache, models: Mapping[str, Any], steps: int) -> Iterator[None]:
-        """Within it passes reuse what `kind` allows. Afterwards, also after an exception, nothing of it is left."""
-        self.made = self.reused = 0
-        if kind == "off":
-            yield
-            return
-        try:
-            for model in models.values():
-                model.enable_cache(cache_settings(engine_id, kind, steps))
-            yield
-        finally:
-            for model in models.values():
-                if model.is_cache_enabled:
-                    model.disable_cache()
 
 
 def cache_settings(engine_id: str, kind: FeatureCache, steps: int) -> FirstBlockCacheConfig | MagCacheConfig:

@@ -7,7 +7,7 @@ puts them before the video, 80 tokens down and across from it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from i2v_pipeline.engines.cache import ConditioningCache
-from i2v_pipeline.engines.family import Inputs, OnLoad, TileDone
+from i2v_pipeline.engines.family import Inputs, TileDone
 from i2v_pipeline.engines.loading import Parts
 from i2v_pipeline.engines.passes import Pass
 from i2v_pipeline.engines.wan import Wan
@@ -44,22 +44,21 @@ class References:
     def read_text(self, text: str) -> str:
         return self._wan.read_text(text)
 
-    def encode(self, inputs: Inputs, on_load: OnLoad) -> Conditioning:
+    def encode(self, inputs: Inputs) -> Conditioning:
         """The prompts, and one latent frame for each reference; latents of zero fill up the slots that are left."""
-        prompt, negative = self._wan.prompts(inputs.request, on_load)
-        references = self._wan.still_latents(inputs.pictures, on_load)
+        prompt, negative = self._wan.prompts(inputs.request)
+        references = self._wan.still_latents(inputs.pictures)
         missing = max(self._how.slots - references.shape[2], 0)
         empty = references.new_zeros(*references.shape[:2], missing, *references.shape[3:])
         references = torch.cat([references, empty], dim=2).to(self._parts.device)
         return Conditioning(prompt=prompt, negative=negative, references=references)
 
-    def load_denoisers(self, on_load: OnLoad, adapt: Callable[[str, Any], None]) -> None:
-        def adapt_and_place(name: str, model: Any) -> None:  # noqa: ANN401
-            adapt(name, model)
-            if self._how.rotary_shift is not None:
-                model.rope = ReferenceRotary(model.rope, self._how.rotary_shift)
+    def load_denoisers(self) -> None:
+        self._wan.load_denoisers()
 
-        self._wan.load_denoisers(on_load, adapt_and_place)
+    def adapt(self, name: str, model: Any) -> None:  # noqa: ANN401
+        if name == "transformer" and self._how.rotary_shift is not None:
+            model.rope = ReferenceRotary(model.rope, self._how.rotary_shift)
 
     def release_denoisers(self) -> None:
         self._wan.release_denoisers()
@@ -77,7 +76,7 @@ class References:
         return self._wan.expert_at(timestep)
 
     def predict(self, latents: Tensor, timestep: Tensor, conditioning: Conditioning, strength: float) -> Tensor:
-        model = self._parts.get("transformer", lambda _: None)
+        model = self._parts.get("transformer")
         shown = conditioning.references
 
         def forward(text: Tensor, references: Tensor, which: Pass) -> Tensor:

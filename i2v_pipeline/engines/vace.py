@@ -6,7 +6,7 @@ frames are equal to the last bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from i2v_pipeline.engines import wan
 from i2v_pipeline.engines.cache import ConditioningCache
-from i2v_pipeline.engines.family import Inputs, OnLoad, TileDone, noise
+from i2v_pipeline.engines.family import Inputs, TileDone, noise
 from i2v_pipeline.engines.loading import Parts
 from i2v_pipeline.engines.passes import Pass
 from i2v_pipeline.specs import EngineSpec
@@ -50,18 +50,21 @@ class Vace:
     def read_text(self, text: str) -> str:
         return self._wan.read_text(text)
 
-    def encode(self, inputs: Inputs, on_load: OnLoad) -> Conditioning:
-        prompt, negative = self._wan.prompts(inputs.request, on_load)
+    def encode(self, inputs: Inputs) -> Conditioning:
+        prompt, negative = self._wan.prompts(inputs.request)
         # The published code puts each further reference before those that are there.
-        references = self._wan.still_latents(inputs.pictures, on_load).flip(2)
-        control = _control(self._wan.empty_latents(inputs.request, on_load), references)
+        references = self._wan.still_latents(inputs.pictures).flip(2)
+        control = _control(self._wan.empty_latents(inputs.request), references)
         device, dtype = self._parts.device, self._parts.dtypes["transformer"]
         return Conditioning(
             prompt=prompt, negative=negative, references=references.to(device), control=control.to(device, dtype)
         )
 
-    def load_denoisers(self, on_load: OnLoad, adapt: Callable[[str, Any], None]) -> None:
-        self._wan.load_denoisers(on_load, adapt)
+    def load_denoisers(self) -> None:
+        self._wan.load_denoisers()
+
+    def adapt(self, name: str, model: Any) -> None:  # noqa: ANN401
+        self._wan.adapt(name, model)
 
     def release_denoisers(self) -> None:
         self._wan.release_denoisers()
@@ -81,7 +84,7 @@ class Vace:
         return self._wan.expert_at(timestep)
 
     def predict(self, latents: Tensor, timestep: Tensor, conditioning: Conditioning, strength: float) -> Tensor:
-        model = self._parts.get("transformer", lambda _: None)
+        model = self._parts.get("transformer")
         hidden = latents.to(self._parts.dtypes["transformer"])
 
         def forward(text: Tensor, which: Pass) -> Tensor:

@@ -8,7 +8,7 @@ of diffusers' `WanImageToVideoPipeline`, operation by operation, so that the fra
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from transformers import CLIPImageProcessorPil, CLIPVisionModel, UMT5EncoderMode
 
 from i2v_pipeline.denoise import to_uint8
 from i2v_pipeline.engines.cache import ConditioningCache
-from i2v_pipeline.engines.family import Inputs, OnLoad, TileDone, noise, to_signed
+from i2v_pipeline.engines.family import Inputs, TileDone, noise, to_signed
 from i2v_pipeline.engines.loading import Parts
 from i2v_pipeline.engines.passes import Pass
 from i2v_pipeline.engines.preview_factors import WAN_21, WAN_22
@@ -90,13 +90,13 @@ class Wan:
 
     # --- before the loop ----------------------------------------------------------------------------------------------
 
-    def encode(self, inputs: Inputs, on_load: OnLoad) -> Conditioning:
+    def encode(self, inputs: Inputs) -> Conditioning:
         """The prompts and the pictures as the transformer reads them; an encoder loads only for what is not cached."""
         request = inputs.request
-        prompt, negative = self.prompts(request, on_load)
-        image = self._image(inputs, on_load) if "image_encoder" in self._facts.components else None
+        prompt, negative = self.prompts(request)
+        image = self._image(inputs) if "image_encoder" in self._facts.components else None
         self._parts.leave(*ENCODERS)
-        encoded = self._picture_latents(inputs, on_load)
+        encoded = self._picture_latents(inputs)
         if self._facts.per_token_timesteps:
             frames = self._latent_frames(request.frames)
             mask = torch.ones(1, 1, frames, *encoded.shape[3:])
@@ -114,40 +114,39 @@ class Wan:
             mask=None if mask is None else mask.to(device),
         )
 
-    def prompts(self, request: GenerationRequest, on_load: OnLoad) -> tuple[Tensor, Tensor | None]:
+    def prompts(self, request: GenerationRequest) -> tuple[Tensor, Tensor | None]:
         """The prompt and, where a step is guided, the negative one, as the transformer reads them, on the device."""
-        prompt = self._text(request.prompt, on_load)
-        negative = self._text(request.negative_prompt, on_load) if is_ever_guided(request.guidance or 1.0) else None
+        prompt = self._text(request.prompt)
+        negative = self._text(request.negative_prompt) if is_ever_guided(request.guidance or 1.0) else None
         if "image_encoder" not in self._facts.components:
             self._parts.leave(*ENCODERS)
         device, dtype = self._parts.device, self._parts.dtypes["transformer"]
         return prompt.to(device, dtype), None if negative is None else negative.to(device, dtype)
 
-    def still_latents(self, pictures: Sequence[U8Image], on_load: OnLoad) -> Tensor:
+    def still_latents(self, pictures: Sequence[U8Image]) -> Tensor:
         """Each picture as one normalised latent frame, in order: float32 (1, channels, pictures, height, width)."""
-        latents = [self._still_latent(picture, on_load) for picture in pictures]
+        latents = [self._still_latent(picture) for picture in pictures]
         return torch.cat(latents, dim=2)
 
-    def empty_latents(self, request: GenerationRequest, on_load: OnLoad) -> Tensor:
+    def empty_latents(self, request: GenerationRequest) -> Tensor:
         """A video of middle grey as normalised latents, float32 (1, channels, frames, height, width)."""
         shape = (1, 3, request.frames, request.height, request.width)
-        vae = self._parts.get("vae", on_load)
-        return self._cache.get(
-            "empty", (*self._identity("vae"), str(shape)), lambda: self._encoded(vae, torch.zeros(shape))
-        )
+        key = (*self._identity("vae"), str(shape))
+        return self._cache.get("empty", key, lambda: self._encoded(torch.zeros(shape)))
 
-    def load_denoisers(self, on_load: OnLoad, adapt: Callable[[str, Any], None]) -> None:
-        """Both experts, or the one; `adapt` changes a freshly loaded one. Raises `InputError` for a wrong model."""
+    def load_denoisers(self) -> None:
+        """Both experts, or the one. Raises `InputError` for a wrong model."""
         self._check_branches()
-        # The one that works first comes last: where they take turns on the device, it is there when the loop begins.
-        for name in reversed(self._denoisers()):
+        for name in self._denoisers():
             self._check(self._parts.config(name))
-            self._parts.get(name, on_load, adapt=lambda model, name=name: self._adapt(name, model, adapt))
+        if self._parts.mode.waits == "ram":
+            # The one that works first comes last: where they take turns, it is on the device when the loop begins.
+            for name in reversed(self._denoisers()):
+                self._parts.get(name)
 
-    def _adapt(self, name: str, model: Any, adapt: Callable[[str, Any], None]) -> None:  # noqa: ANN401
-        if self.has_two_timesteps:
+    def adapt(self, name: str, model: Any) -> None:  # noqa: ANN401
+        if self.has_two_timesteps and name in DENOISERS:
             use_two_timesteps(model)
-        adapt(name, model)
 
     def release_denoisers(self) -> None:
         self._parts.release(*DENOISERS)
@@ -194,7 +193,7 @@ class Wan:
 
     def predict(self, latents: Tensor, timestep: Tensor, conditioning: Conditioning, strength: float) -> Tensor:
         names = self._denoisers()
-        model = self._parts.get(names[0] if self.expert_at(timestep) == "high" else names[-1], lambda _: None)
+        model = self._parts.get(names[0] if self.expert_at(timestep) == "high" else names[-1])
         dtype = self._parts.dtypes["transformer"]
         if conditioning.mask is None:
             hidden = torch.cat([latents, conditioning.condition], dim=1).to(dtype)
@@ -247,7 +246,7 @@ class Wan:
         tiles it is held so: each tile is decoded from the first frame to the last.
         """
         tile_side = self.tile_side(latents)
-        vae = self._parts.get("vae", lambda _: None)
+        vae = self._parts.get("vae")
         mean, scale = _statistics(vae, latents.device, self._parts.dtypes["vae"])
         latents = (latents.to(self._parts.dtypes["vae"]) / scale + mean).to(vae.post_quant_conv.weight.dtype)
         vae.clear_cache()
@@ -284,12 +283,12 @@ class Wan:
     def _latent_frames(self, frames: int) -> int:
         return (frames - 1) // self._parts.look("vae").config.scale_factor_temporal + 1
 
-    def _text(self, text: str, on_load: OnLoad) -> Tensor:
+    def _text(self, text: str) -> Tensor:
         cleaned = clean_prompt(text)
         length = (self._spec.prompt_style.token_limit or 0) + 1
 
         def make() -> Tensor:
-            encoder = self._parts.get("text_encoder", on_load)
+            encoder = self._parts.get("text_encoder")
             read = self._tokenizer(
                 cleaned, padding="max_length", max_length=length, truncation=True, return_attention_mask=True,
                 return_tensors="pt",
@@ -306,9 +305,9 @@ class Wan:
 
         return self._cache.get("text", (*self._identity("text_encoder"), cleaned), make)
 
-    def _image(self, inputs: Inputs, on_load: OnLoad) -> Tensor:
+    def _image(self, inputs: Inputs) -> Tensor:
         def make() -> Tensor:
-            encoder = self._parts.get("image_encoder", on_load)
+            encoder = self._parts.get("image_encoder")
             folder = self._parts.checkpoint.folder / "image_processor"
             processor = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
             pixels = processor(images=Image.fromarray(inputs.first), return_tensors="pt").pixel_values
@@ -317,8 +316,7 @@ class Wan:
 
         return self._cache.get("image", (*self._identity("image_encoder"), _hash(inputs.first.tobytes())), make)
 
-    def _picture_latents(self, inputs: Inputs, on_load: OnLoad) -> Tensor:
-        vae = self._parts.get("vae", on_load)
+    def _picture_latents(self, inputs: Inputs) -> Tensor:
         frames = 1 if self._facts.per_token_timesteps else inputs.request.frames
 
         def make() -> Tensor:
@@ -327,19 +325,19 @@ class Wan:
             video[:, :, :1] = first
             if inputs.last is not None:
                 video[:, :, -1:] = to_signed(inputs.last).unsqueeze(2)
-            return self._encoded(vae, video)
+            return self._encoded(video)
 
         shape = f"{frames}x{inputs.request.height}x{inputs.request.width}"
         last = "" if inputs.last is None else _hash(inputs.last.tobytes())
         return self._cache.get("picture", (*self._identity("vae"), shape, _hash(inputs.first.tobytes()), last), make)
 
-    def _still_latent(self, picture: U8Image, on_load: OnLoad) -> Tensor:
-        vae = self._parts.get("vae", on_load)
+    def _still_latent(self, picture: U8Image) -> Tensor:
         key = (*self._identity("vae"), str(picture.shape), _hash(picture.tobytes()))
-        return self._cache.get("still", key, lambda: self._encoded(vae, to_signed(picture).contiguous().unsqueeze(2)))
+        return self._cache.get("still", key, lambda: self._encoded(to_signed(picture).contiguous().unsqueeze(2)))
 
-    def _encoded(self, vae: Any, video: Tensor) -> Tensor:  # noqa: ANN401
+    def _encoded(self, video: Tensor) -> Tensor:
         """The normalised mean of what the VAE makes of a video (1, 3, frames, height, width) in -1..1."""
+        vae = self._parts.get("vae")
         with torch.inference_mode():
             encoded = vae.encode(video.to(self._parts.device, vae.dtype)).latent_dist.mode().float()
             mean, scale = _statistics(vae, encoded.device, encoded.dtype)

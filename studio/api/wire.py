@@ -14,7 +14,7 @@ Status = Literal["queued", "in_progress", "completed", "failed"]
 Variant = Literal["video", "thumbnail", "report"]
 
 # Percent of a run at which each stage begins: most of a run is denoising, and with the camera engine decoding.
-# The stages come in this order, so the number never goes back.
+# The furthest place of a run counts, so the number never goes back.
 _BEGINS = {"load": 0, "encode": 5, "denoise": 10, "decode": 60, "write": 95}
 _ENDS = {"load": 5, "encode": 10, "denoise": 60, "decode": 95, "write": 99}
 
@@ -143,8 +143,9 @@ def percent_of(job: Job) -> int:
     if job.progress is None or job.state != "running":
         return 0
     progress = job.progress
-    begin, end = _BEGINS[progress.stage], _ENDS[progress.stage]
-    part = min(1.0, progress.step / progress.steps) if progress.steps else 0.0
+    stage, step, steps = progress.furthest or (progress.stage, progress.step, progress.steps)
+    begin, end = _BEGINS[stage], _ENDS[stage]
+    part = min(1.0, step / steps) if steps else 0.0
     return int(begin + part * (end - begin))
 
 

@@ -49,7 +49,8 @@ class JobProgress:
     """Where a running job stands; `previews` counts the previews written so far to `preview.jpg`.
 
     `saved_step` is the step from which the job would go on if its worker died now; 0 where it would begin again. `note`
-    is what its owner should know of the run meanwhile.
+    is what its owner should know of the run meanwhile. `furthest` are stage, step and steps where the run was furthest
+    so far: a part of a model is loaded in the midst of later stages too. None where it is there now.
     """
 
     stage: StageName
@@ -59,6 +60,7 @@ class JobProgress:
     previews: int = 0
     saved_step: int = 0
     note: Text | None = None
+    furthest: tuple[StageName, int, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

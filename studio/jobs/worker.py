@@ -15,12 +15,13 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 from PIL import Image
 
 from i2v_pipeline.errors import Cancelled, Paused, StudioError
 from i2v_pipeline.pipeline import EngineCache, Outputs, run
-from i2v_pipeline.types import Progress, Text, U8Image
+from i2v_pipeline.types import Progress, StageName, Text, U8Image
 from studio.jobs import folders
 from studio.jobs.database import DataError, told
 from studio.jobs.leases import BEAT_EVERY_S, STOPPED
@@ -69,12 +70,15 @@ class Reporter:
         self._stage = ""
         self._saved_step = 0
         self._previews = 0
+        self._furthest = Progress(stage="load", step=0, steps=1)
 
     def __call__(self, progress: Progress) -> None:
         if self._stop.is_set():
             raise Paused
         if progress.preview is not None:
             self._write_preview(progress.preview)
+        if _place(progress) >= _place(self._furthest):
+            self._furthest = progress
         now = time.monotonic()
         news = (progress.stage, progress.saved_step) != (self._stage, self._saved_step)
         if not news and now - self._written_at < REPORT_EVERY_S:
@@ -88,6 +92,9 @@ class Reporter:
             previews=self._previews,
             saved_step=progress.saved_step,
             note=progress.note,
+            furthest=None
+            if self._furthest is progress
+            else (self._furthest.stage, self._furthest.step, self._furthest.steps),
         )
         try:
             wish = self._store.wish_for(self._lease)
@@ -107,6 +114,11 @@ class Reporter:
         temporary.write_bytes(buffer.getvalue())
         temporary.replace(path)
         self._previews += 1
+
+
+def _place(progress: Progress) -> tuple[int, float]:
+    """How far a run is: its stage, and the part of it that is done."""
+    return get_args(StageName).index(progress.stage), progress.step / max(progress.steps, 1)
 
 
 class Pulse:
