@@ -8,6 +8,7 @@ from typing import get_args
 
 from i2v_pipeline.aftercare.length import length_of
 from i2v_pipeline.errors import RequestError
+from i2v_pipeline.gguf_files import NO_FP8
 from i2v_pipeline.guidance import guidance_mistakes
 from i2v_pipeline.images import legal_frames, legal_sides
 from i2v_pipeline.specs import EngineSpec, Grid
@@ -142,6 +143,8 @@ def _diffusion_mistakes(spec: EngineSpec, request: GenerationRequest) -> Iterato
             f"Flow shift {request.flow_shift}: this engine needs a number above 0. Choose one.",
             f"flow shift {request.flow_shift}：该引擎需要大于 0 的数。请选择一个。",
         )
+    if diffusion.packed and request.precision == "fp8":
+        yield NO_FP8
     for lora in request.loras:
         if lora.expert is not None and diffusion.boundary is None:
             yield Text(

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from i2v_pipeline import gguf_files
 from i2v_pipeline.errors import InputError, ModelError
 from i2v_pipeline.specs import DiffusionSpec, EngineSpec
 from i2v_pipeline.types import Text
@@ -48,7 +49,8 @@ class Checkpoint:
 def find_checkpoint(spec: EngineSpec, folder: Path | None) -> Checkpoint:
     """`folder`, or the engine's own folder below `models_folder`, or its files in the hub's cache.
 
-    Raises `InputError` for a folder that is none or lacks a component, and `ModelError` for a model that is not here.
+    Raises `InputError` for a folder that is none, lacks a component or has a GGUF file that cannot be used, and
+    `ModelError` for a model that is not here.
     """
     diffusion = _diffusion_of(spec)
     own = models_folder() / spec.id
@@ -72,6 +74,8 @@ def find_checkpoint(spec: EngineSpec, folder: Path | None) -> Checkpoint:
             "Give another folder or engine.",
             f"{folder} 中缺少 {spec.id} 所需的权重（.safetensors）：{'、'.join(missing)}。请换文件夹或引擎。",
         )
+    for file in _gguf_files(folder, diffusion).values():
+        gguf_files.packed_weights(file)
     return Checkpoint(folder=folder, variant=_variant_in(folder, diffusion), revision=None)
 
 
@@ -82,23 +86,46 @@ def checkpoint_sha256(checkpoint: Checkpoint, diffusion: DiffusionSpec) -> str:
     which training changes everywhere. Weights that differ in a few values alone may pass as equal.
     """
     digest = hashlib.sha256()
-    patterns = needed_files(replace(diffusion, variant=checkpoint.variant))
-    names = {path for pattern in patterns for path in checkpoint.folder.glob(pattern) if path.is_file()}
-    for path in sorted(names):
+    for path in files_of(checkpoint, diffusion):
         size = path.stat().st_size
         digest.update(f"{path.relative_to(checkpoint.folder).as_posix()}\0{size}\0".encode())
         with path.open("rb") as file:
-            if path.suffix != ".safetensors":
+            if path.suffix == ".safetensors":
+                # The header's length in 8 bytes, the header (JSON), the values.
+                length = file.read(8)
+                digest.update(length + file.read(min(int.from_bytes(length, "little"), _MAX_HEADER_BYTES)))
+            elif path.suffix == ".gguf":
+                digest.update(file.read(gguf_files.read_gguf(path).header_bytes))
+            else:
                 digest.update(file.read())
                 continue
-            # Layout of a .safetensors file: the header's length in 8 bytes, the header (JSON), the values.
-            length = file.read(8)
-            digest.update(length + file.read(min(int.from_bytes(length, "little"), _MAX_HEADER_BYTES)))
             values = file.tell()
             for sample in range(_SAMPLES):
                 file.seek(values + max(size - values - _SAMPLE_BYTES, 0) * sample // (_SAMPLES - 1))
                 digest.update(file.read(_SAMPLE_BYTES))
     return digest.hexdigest()
+
+
+def files_of(checkpoint: Checkpoint, diffusion: DiffusionSpec) -> list[Path]:
+    """The files that the engine reads, in the order of their names."""
+    patterns = needed_files(replace(diffusion, variant=checkpoint.variant))
+    found = {path for pattern in patterns for path in checkpoint.folder.glob(pattern) if path.is_file()}
+    return sorted(found.union(_gguf_files(checkpoint.folder, diffusion).values()))
+
+
+def as_here(spec: EngineSpec, folder: Path | None = None) -> EngineSpec:
+    """The engine with what the files here keep packed: `find_checkpoint`'s, and as it is where that finds none.
+
+    So is one that is told packed already.
+    """
+    if spec.diffusion is None or spec.diffusion.packed:
+        return spec
+    try:
+        found = find_checkpoint(spec, folder).folder
+    except (InputError, ModelError):
+        return spec
+    packed = {name: gguf_files.packed_weights(file) for name, file in _gguf_files(found, spec.diffusion).items()}
+    return replace(spec, diffusion=replace(spec.diffusion, packed=packed)) if packed else spec
 
 
 def models_folder() -> Path:
@@ -156,8 +183,16 @@ def cached_snapshot(diffusion: DiffusionSpec) -> Path | None:
 
 
 def missing_components(folder: Path, components: Iterable[str]) -> list[str]:
-    """Those of `components` whose weights do not stand whole below `folder`, shards counted by their index."""
-    return [name for name in components if not _has_weights(folder / name)]
+    """Those of `components` whose weights do not stand whole below `folder`, shards counted by their index.
+
+    A denoiser may be one .gguf instead. Raises `InputError` where it is not clear which weights are meant.
+    """
+    return [name for name in components if gguf_of(folder, name) is None and not _has_weights(folder / name)]
+
+
+def gguf_of(folder: Path, component: str) -> Path | None:
+    """The component's weights where they are in GGUF. Raises as `gguf_in` does."""
+    return gguf_files.gguf_in(folder / component) if component in gguf_files.COMPONENTS else None
 
 
 def refuse_pickles(folder: Path, components: Iterable[str]) -> None:
@@ -165,7 +200,7 @@ def refuse_pickles(folder: Path, components: Iterable[str]) -> None:
     for name in components:
         files = sorted(path for path in (folder / name).glob("*") if path.is_file())
         pickles = [path.name for path in files if path.suffix in PICKLES]
-        if pickles and not any(path.suffix == ".safetensors" for path in files):
+        if pickles and not any(path.suffix in (".safetensors", ".gguf") for path in files):
             raise ModelError(
                 f"{name}/{pickles[0]} is a pickle, which can run any program when it is read: only .safetensors are "
                 "loaded. Convert it, or download the model anew.",
@@ -223,6 +258,11 @@ def needed_files(diffusion: DiffusionSpec) -> list[str]:
         *_SUPPORT_FILES,
         *(f"{name}/{pattern}" for name in diffusion.components for pattern in (weights, "*.json")),
     ]
+
+
+def _gguf_files(folder: Path, diffusion: DiffusionSpec) -> dict[str, Path]:
+    found = {name: gguf_of(folder, name) for name in diffusion.components}
+    return {name: file for name, file in found.items() if file is not None}
 
 
 def _has_weights(folder: Path) -> bool:

@@ -23,6 +23,7 @@ from i2v_pipeline.chain import Told
 from i2v_pipeline.checks import check_request
 from i2v_pipeline.continuation import Joining, open_joining
 from i2v_pipeline.engines import load_engine
+from i2v_pipeline.hub import as_here
 from i2v_pipeline.images import Picture, open_picture, prepare
 from i2v_pipeline.inspection.advise import advise
 from i2v_pipeline.inspection.judge import Inspection, asked_and_seen, inspect_frames, quality_of
@@ -111,7 +112,7 @@ def run(
     created, clock = datetime.now(timezone.utc), _Clock(on_progress)
 
     # 1. Check and prepare
-    spec = find_engine(request.engine)
+    spec = as_here(find_engine(request.engine), request.checkpoint)
     check_request(spec, request)
     prepared, notes = _open_pictures(spec, request)
     joining = open_joining(request, prepared.pixels)

@@ -6,7 +6,7 @@ Knows no file format, no model and no page. Everything here is frozen.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from i2v_pipeline.types import FeatureCache, Fit, Intensity, LoraRef, Precision, PresetName, SchedulerName, Text
@@ -94,6 +94,54 @@ class Component:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PackedLayers:
+    """Weights as a GGUF file keeps them: those that stay packed in memory, and those that do not."""
+
+    packed_bytes: int
+    plain_parameters: int
+
+    def bytes(self, width: int) -> int:
+        """In memory, where what is not packed takes `width` bytes each."""
+        return self.packed_bytes + self.plain_parameters * width
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedWeights:
+    """A denoiser in GGUF. `kinds` are its parameters by kind, most first; `widest` those of its largest packed tensor.
+
+    `layers` are what can pass through a card one after another, `outside` is the rest.
+    """
+
+    kinds: Mapping[str, int]
+    file_bytes: int
+    layers: tuple[PackedLayers, ...]
+    outside: PackedLayers
+    widest: int
+
+    @property
+    def kind(self) -> str:
+        """Of most values."""
+        return next(iter(self.kinds))
+
+    @property
+    def bits(self) -> float:
+        """Of the file, for each parameter."""
+        return 8 * self.file_bytes / sum(self.kinds.values())
+
+    def bytes(self, width: int) -> int:
+        """In memory, where what is not packed takes `width` bytes each."""
+        return sum(part.bytes(width) for part in (*self.layers, self.outside))
+
+    def largest_layer_bytes(self, width: int) -> int:
+        return max(layer.bytes(width) for layer in self.layers)
+
+    def in_words(self) -> str:
+        """`GGUF Q4_K 87 %, Q6_K 11 %, F16 2 %`."""
+        whole = sum(self.kinds.values())
+        return "GGUF " + ", ".join(f"{kind} {100 * count / whole:.3g} %" for kind, count in self.kinds.items())
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReferenceSpec:
     """How the latents of reference pictures stand among those of the video, for models that read them as frames.
 
@@ -125,6 +173,7 @@ class DiffusionSpec:
     frame rate, None where it is told nothing. `precision` is the denoiser's on CUDA. `stillness_words` are the entries
     of `negative_prompt` that speak against stillness. `references` is None for a model that reads none as frames.
     `is_converted` marks a repository that is not in diffusers' layout: `models convert` makes the engine's own folder.
+    `packed` are the components that are in GGUF here; presets.yaml knows of none.
     """
 
     repo: str
@@ -144,11 +193,16 @@ class DiffusionSpec:
     stillness_words: tuple[str, ...]
     references: ReferenceSpec | None = None
     is_converted: bool = False
+    packed: Mapping[str, PackedWeights] = field(default_factory=dict[str, PackedWeights])
 
     @property
     def disk_bytes(self) -> int:
-        """Bytes of all weights in the repository."""
-        return sum(component.disk_bytes for component in self.components.values())
+        """Bytes of all weights in the repository, or here where they are packed."""
+        return sum(self.disk_bytes_of(name) for name in self.components)
+
+    def disk_bytes_of(self, name: str) -> int:
+        """Of one component."""
+        return self.packed[name].file_bytes if name in self.packed else self.components[name].disk_bytes
 
 
 @dataclass(frozen=True, kw_only=True)

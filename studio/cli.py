@@ -19,12 +19,22 @@ from typing import Any, get_args
 from i2v_pipeline.errors import Cancelled, InputError, RequestError, StudioError
 from i2v_pipeline.planning.devices import known_devices
 from i2v_pipeline.planning.learned import EMPTY
+from i2v_pipeline.planning.packed import as_if_packed
 from i2v_pipeline.presets import find_engine, load_presets
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import Motion, PresetName, Text
 from studio.compare_command import add_compare
 from studio.doctor import diagnose, run_line
-from studio.file_commands import add_check, add_continue, add_convert, add_inspect, add_rerun, add_strip, check_out
+from studio.file_commands import (
+    add_check,
+    add_continue,
+    add_convert,
+    add_gguf,
+    add_inspect,
+    add_rerun,
+    add_strip,
+    check_out,
+)
 from studio.given_pictures import engine_for, given_by, references_in_plan
 from studio.models import best_engine, needs_of, state_of
 from studio.plans import Hypothesis, default_data, learned_in, machine_like, machine_now, plan_choice, told
@@ -125,6 +135,7 @@ def _add_plan(commands: Any) -> None:  # noqa: ANN401
     add_speed(plan)
     plan.add_argument("--references", type=int, metavar="N", help="reference pictures, for engines that take them")
     plan.add_argument("--gpu", metavar="NAME", help=f"another card: {', '.join(known_devices())}, or cpu")
+    plan.add_argument("--gguf", metavar="KIND|SIZE", help="as if the denoiser were in it: Q4_K, or one file's 9.6GB")
     plan.add_argument("--vram", type=float, metavar="GIB", help="graphics memory that is free")
     plan.add_argument("--ram", type=float, metavar="GIB", help="RAM that is free")
     plan.add_argument("--json", action="store_true")
@@ -137,8 +148,12 @@ def _add_models(commands: Any) -> None:  # noqa: ANN401
     actions.add_parser("list", help="what is here, and what the rest takes").set_defaults(run=_models_list)
     download = actions.add_parser("download", help="fetch what is missing of an engine's model")
     download.add_argument("engine", metavar="ID", help="see `models list`")
+    download.add_argument(
+        "--without-denoiser", action="store_true", help="for who has its weights in GGUF; see `models gguf`"
+    )
     download.set_defaults(run=_models_download)
     add_convert(actions)
+    add_gguf(actions)
 
 
 def _add_doctor(commands: Any) -> None:  # noqa: ANN401
@@ -270,6 +285,8 @@ def _refine(arguments: argparse.Namespace) -> None:
 def _plan(arguments: argparse.Namespace) -> None:
     machine = machine_like(Hypothesis(gpu=arguments.gpu, vram_gib=arguments.vram, ram_gib=arguments.ram))
     spec = best_engine(load_presets(), machine) if arguments.engine == "auto" else find_engine(arguments.engine)
+    if arguments.gguf is not None:
+        spec = as_if_packed(spec, arguments.gguf)
     count = references_in_plan(spec, arguments.references)
     choice = Choice(
         preset=arguments.preset,
@@ -303,11 +320,14 @@ def _models_list(_: argparse.Namespace) -> None:
 
 def _models_download(arguments: argparse.Namespace) -> None:
     from i2v_pipeline.download import check_disk, fetch, plan_download
+    from i2v_pipeline.gguf_folder import without_denoisers
     from i2v_pipeline.hub import GB, cache_folder, find_checkpoint
 
     # One line for each request would drown the progress.
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     spec = find_engine(arguments.engine)
+    if arguments.without_denoiser:
+        spec = without_denoisers(spec)
     download = plan_download(spec)
     total, missing, free = (
         f"{count / GB:.1f} GB" for count in (download.total_bytes, download.missing_bytes, download.free_bytes)

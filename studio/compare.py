@@ -16,7 +16,7 @@ from i2v_pipeline.aftercare.length import length_of
 from i2v_pipeline.checks import MAX_SEED, request_mistakes
 from i2v_pipeline.errors import InputError, RequestError, StudioError
 from i2v_pipeline.guidance import parse_guidance
-from i2v_pipeline.hub import check_model, is_here
+from i2v_pipeline.hub import as_here, check_model, is_here
 from i2v_pipeline.images import fit_size
 from i2v_pipeline.planning import plan_run
 from i2v_pipeline.planning.compiling import shape_of
@@ -189,7 +189,9 @@ def plan_total(sketch: Sketch, machine: Machine | None = None) -> Total:
     A download is not part of it: a comparison whose models are not all here is refused (`check_models`).
     """
     machine = machine or machine_now()
-    plan_of = once_for_each_kind(lambda request: plan_run(find_engine(request.engine), request, machine))
+    plan_of = once_for_each_kind(
+        lambda request: plan_run(as_here(find_engine(request.engine), request.checkpoint), request, machine)
+    )
     seconds, disk_bytes, before = 0.0, 0.0, None
     misfits: list[Text] = []
     shapes: set[Any] = set()

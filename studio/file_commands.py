@@ -111,6 +111,22 @@ def add_convert(actions: Any) -> None:  # noqa: ANN401
     convert.set_defaults(run=_convert)
 
 
+def add_gguf(actions: Any) -> None:  # noqa: ANN401
+    """`models gguf ID FILE [FILE]`: a folder with the denoiser in GGUF."""
+    packed = actions.add_parser("gguf", help="make a model's folder of GGUF files; all in it are links")
+    packed.add_argument("engine", metavar="ID", help="see `models list`")
+    packed.add_argument("files", type=Path, nargs="+", metavar="FILE.gguf", help="of two experts high noise first")
+    packed.add_argument(
+        "--from",
+        type=Path,
+        dest="source",
+        metavar="FOLDER",
+        help="of the model in diffusers' layout, for text encoder, tokenizer and VAE; else the hub's cache",
+    )
+    packed.add_argument("--to", type=Path, metavar="FOLDER", help="else where the engine looks by itself: models/ID")
+    packed.set_defaults(run=_gguf)
+
+
 def check_out(out: Path | None) -> None:
     """Raises `InputError` for a name that no MP4 has."""
     if out and out.suffix.lower() != ".mp4":
@@ -247,3 +263,12 @@ def _convert(arguments: argparse.Namespace) -> None:
     for line in told(converted):
         print(pick(line), file=sys.stderr)
     print(arguments.target)
+
+
+def _gguf(arguments: argparse.Namespace) -> None:
+    from i2v_pipeline.gguf_folder import make_folder
+    from i2v_pipeline.hub import models_folder
+    from i2v_pipeline.presets import find_engine
+
+    spec = find_engine(arguments.engine)
+    print(make_folder(spec, arguments.files, arguments.source, arguments.to or models_folder() / spec.id))

@@ -5,10 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 from i2v_pipeline.errors import InputError, ModelError, RequestError
-from i2v_pipeline.hub import GB, cache_folder, conversion_of, find_checkpoint, free_bytes, is_here
+from i2v_pipeline.hub import (
+    GB,
+    as_here,
+    cache_folder,
+    conversion_of,
+    files_of,
+    find_checkpoint,
+    free_bytes,
+    is_here,
+)
 from i2v_pipeline.planning.devices import find_device
 from i2v_pipeline.planning.learned import EMPTY, Book
 from i2v_pipeline.planning.machine import Machine
@@ -59,7 +67,7 @@ def state_of(spec: EngineSpec) -> Text:
     if spec.diffusion is None:
         return Text("built in, nothing to download", "内置，无需下载")
     try:
-        folder = find_checkpoint(spec, None).folder
+        found = find_checkpoint(spec, None)
     except ModelError:
         if spec.diffusion.is_converted:
             way = conversion_of(spec)
@@ -72,8 +80,19 @@ def state_of(spec: EngineSpec) -> Text:
         )
     except InputError as error:
         return error.text
-    size = _bytes_below(folder) / GB
-    return Text(f"here, {size:.1f} GB: {folder}", f"已在本机，{size:.1f} GB：{folder}")
+    size = sum(file.stat().st_size for file in files_of(found, spec.diffusion)) / GB
+    kinds = kinds_of(spec)
+    return Text(
+        f"here, {size:.1f} GB{kinds and f', {kinds}'}: {found.folder}",
+        f"已在本机，{size:.1f} GB{kinds and f'，{kinds}'}：{found.folder}",
+    )
+
+
+def kinds_of(spec: EngineSpec) -> str:
+    """Which GGUF the denoiser here is in, such as `GGUF Q4_K`; empty where its weights are full."""
+    here = as_here(spec).diffusion
+    packed = () if here is None else dict.fromkeys(each.kind for each in here.packed.values())
+    return f"GGUF {', '.join(packed)}" if packed else ""
 
 
 def needs_of(spec: EngineSpec) -> Text:
@@ -116,7 +135,3 @@ def _meant(engines: Mapping[str, EngineSpec], *, with_references: bool) -> list[
 def _parameters(spec: EngineSpec) -> int:
     assert spec.diffusion is not None
     return sum(component.parameters for component in spec.diffusion.components.values())
-
-
-def _bytes_below(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -13,7 +13,7 @@ from typing import Any
 from i2v_pipeline.advice import AREA_TOLERANCE
 from i2v_pipeline.checks import check_request
 from i2v_pipeline.errors import RequestError
-from i2v_pipeline.hub import cache_folder, is_here
+from i2v_pipeline.hub import as_here, cache_folder, is_here
 from i2v_pipeline.images import fit_frames, fit_size
 from i2v_pipeline.planning import plan_run
 from i2v_pipeline.planning.compiling import compiling_of
@@ -67,7 +67,8 @@ def plan_here(spec: EngineSpec, request: GenerationRequest, machine: Machine | N
     """The plan of `request` on this machine, a download that is still needed included."""
     fetches = spec.diffusion is not None and request.checkpoint is None and not is_here(spec)
     to_fetch = spec.diffusion.disk_bytes if spec.diffusion is not None and fetches else 0
-    return plan_run(spec, request, machine or machine_now(), book=book, to_fetch_bytes=to_fetch)
+    here = as_here(spec, request.checkpoint)
+    return plan_run(here, request, machine or machine_now(), book=book, to_fetch_bytes=to_fetch)
 
 
 def once_for_each_kind(plan: Callable[[GenerationRequest], Plan]) -> Callable[[GenerationRequest], Plan]:

@@ -21,6 +21,7 @@ from i2v_pipeline.types import GenerationRequest, LoraRef, Motion, PromptOrigin
 from studio.cli import main
 
 torch = pytest.importorskip("torch")
+from packed_models import save_full, save_packed  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from tiny_models import ALL, I2VGEN, WAN_5B, WAN_A14B, request_for  # noqa: E402
 
@@ -193,6 +194,24 @@ def test_other_weights_under_the_same_names_are_named(make, again, tiny_checkpoi
     result = again(video, checkpoint=tuned)
     assert not result.is_equal
     assert fields_of(result) == {"engine.checkpoint_sha256"}
+
+
+@pytest.mark.diffusion
+def test_a_denoiser_in_gguf_makes_the_same_frames_again_and_another_file_is_named(make, again, tmp_path) -> None:
+    full = save_full(WAN_A14B, tmp_path / "full")
+    checkpoint, other = (save_packed(full, tmp_path / kind / "tiny", kind) for kind in ("Q8_0", "Q4_0"))
+    video = make(request_for(WAN_A14B, checkpoint, **SMALL))
+    report = report_of(video)
+    told = report["engine"]["precisions"]["transformer_2"]
+    assert told.startswith("GGUF Q8_0 ") and told.endswith("(tiny-transformer_2-Q8_0.gguf), computes in float32")
+    assert str(tmp_path) not in json.dumps(report["engine"])
+    assert any(each["code"] == "packed_weights" for each in report["findings"])
+    assert again(video, checkpoint=checkpoint).is_equal
+    result = again(video, checkpoint=other)
+    assert not result.is_equal
+    assert fields_of(result) == {
+        "engine.checkpoint_sha256", "engine.precisions.transformer", "engine.precisions.transformer_2",
+    }  # fmt: skip
 
 
 @pytest.mark.diffusion

@@ -36,7 +36,14 @@ from i2v_pipeline.engines.loading import (
 )
 from i2v_pipeline.engines.lora import Lora, fusion_of, open_loras
 from i2v_pipeline.engines.meter import LoadTeller, VramMeter
-from i2v_pipeline.engines.notes import STATE_NOT_SAVED, STATE_NOT_USED, mode_notes, offload_words, prompt_notes
+from i2v_pipeline.engines.notes import (
+    STATE_NOT_SAVED,
+    STATE_NOT_USED,
+    mode_notes,
+    offload_words,
+    packed_weights_used,
+    prompt_notes,
+)
 from i2v_pipeline.engines.state import Saved, StateKeeper, StateUnusable, sources_digest
 from i2v_pipeline.errors import OutOfMemory, Paused
 from i2v_pipeline.guidance import guidance_as_json
@@ -167,6 +174,7 @@ class DiffusionEngine:
             # 4. Decode, a few frames at a time
             self._stage = "decode"
             self._facts["tile_side"] = side = family.tile_side(latents)
+            self._findings += [packed_weights_used(weights) for weights in parts.packed()]
             self._findings += mode_notes(is_fp8=parts.has_fp8, is_half=parts.decodes_in_half, tile_side=side)
             chunks = family.decode(latents, conditioning)
             yield from self._decode(chunks, request, latents.numel(), on_progress, keeper)

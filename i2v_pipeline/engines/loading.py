@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -16,11 +17,14 @@ from safetensors import safe_open
 from torch import Tensor
 
 from i2v_pipeline.engines import memory
+from i2v_pipeline.engines.gguf_weights import load_packed
 from i2v_pipeline.engines.passes import Passes
 from i2v_pipeline.engines.streaming import LayerStream
 from i2v_pipeline.errors import InputError
-from i2v_pipeline.hub import Checkpoint
+from i2v_pipeline.gguf_files import NO_FP8, config_of, packed_weights, read_gguf
+from i2v_pipeline.hub import Checkpoint, gguf_of
 from i2v_pipeline.planning.modes import Mode
+from i2v_pipeline.specs import PackedWeights
 from i2v_pipeline.types import Device, Precision
 
 DTYPES: Mapping[Precision, torch.dtype] = {
@@ -164,6 +168,9 @@ class Parts:
     def stored(self, name: str) -> str:
         """The type of the component's weights, and of what computes where that is another."""
         form, computes = self._form(name), _name_of(self.dtypes[name])
+        packed = gguf_of(self.checkpoint.folder, name)
+        if packed is not None:
+            return f"{packed_weights(packed).in_words()} ({packed.name}), computes in {computes}"
         if form.halved:
             return f"{computes}, decoder {_name_of(HALF)}"
         return f"{_name_of(FP8)}, computes in {computes}" if form.fp8 else computes
@@ -178,6 +185,22 @@ class Parts:
         if name not in self._bare:
             self._bare[name] = self._bare_of(name)
         return self._bare[name]
+
+    def config(self, name: str) -> Mapping[str, Any]:
+        """A component's settings as its folder has them, or its GGUF file where that stands alone. Loads nothing."""
+        settings, packed = self.checkpoint.folder / name / "config.json", gguf_of(self.checkpoint.folder, name)
+        if packed is not None and not settings.is_file():
+            return config_of(read_gguf(packed))
+        return json.loads(settings.read_text(encoding="utf-8"))
+
+    def packed(self) -> list[PackedWeights]:
+        """The weights that are in GGUF; those of two experts once where they are alike."""
+        files = (gguf_of(self.checkpoint.folder, name) for name in self._kinds)
+        kept: list[PackedWeights] = []
+        for weights in (packed_weights(file) for file in files if file is not None):
+            if weights not in kept:
+                kept.append(weights)
+        return kept
 
     def loaded_of(self, *names: str) -> dict[str, Any]:
         """Those of these components that are loaded, wherever they lie."""
@@ -241,6 +264,8 @@ class Parts:
 
     def _load(self, name: str) -> None:
         form, dtype = self._form(name), self.dtypes[name]
+        if form.fp8 and gguf_of(self.checkpoint.folder, name) is not None:
+            raise InputError(NO_FP8.en, NO_FP8.zh)
         if form.fp8:
             module = self._read_narrow(name, to=HOST if form.streamed else self.device)
         else:
@@ -260,6 +285,10 @@ class Parts:
         self._modules[name], self._forms[name] = module, form
 
     def _open(self, name: str, dtype: torch.dtype, further: Mapping[str, Any]) -> Any:  # noqa: ANN401
+        packed = gguf_of(self.checkpoint.folder, name)
+        if packed is not None:
+            device = further["device_map"][""] if further else HOST
+            return load_packed(self._kinds[name], self.config(name), packed, dtype, device).eval()
         module = self._kinds[name].from_pretrained(
             self.checkpoint.folder,
             subfolder=name,
@@ -299,10 +328,8 @@ class Parts:
         return frozenset(key for key, weight in bare.named_parameters() if weight.dtype == FP8)
 
     def _bare_of(self, name: str) -> Any:  # noqa: ANN401
-        kind = self._kinds[name]
-        settings = kind.load_config(self.checkpoint.folder, subfolder=name, local_files_only=True)
         with torch.device("meta"):
-            return kind.from_config(settings)
+            return self._kinds[name].from_config(self.config(name))
 
     def fingerprint(self, name: str) -> str:
         """A hash of the names, sizes and times of the component's files: changes when the files do."""

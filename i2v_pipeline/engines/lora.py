@@ -1,4 +1,6 @@
-"""LoRAs added into a transformer's weights: found, read, matched, summed. Knows the names of Wan's parts, no loop.
+"""LoRAs added into a transformer's weights, or put beside those that are packed: found, read, matched, summed.
+
+Knows the names of Wan's parts and no loop.
 
 Three ways of naming the parts are in use: diffusers' own (`blocks.0.attn1.to_q`), that of the published Wan code
 (`blocks.0.self_attn.q`, as LightX2V and ComfyUI write it) and kohya's (`lora_unet_blocks_0_self_attn_q`).
@@ -7,7 +9,6 @@ Three ways of naming the parts are in use: diffusers' own (`blocks.0.attn1.to_q`
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from i2v_pipeline.engines.gguf_weights import PackedLinear
+from i2v_pipeline.engines.wan_names import published_part
 from i2v_pipeline.errors import InputError, ModelError
 from i2v_pipeline.hub import PICKLES
 from i2v_pipeline.types import Expert, Finding, LoraRef, Text
@@ -28,25 +31,6 @@ _DOWN = (".lora_A.weight", ".lora_A.default.weight", ".lora_down.weight")
 _UP = (".lora_B.weight", ".lora_B.default.weight", ".lora_up.weight")
 _ALPHA, _WEIGHT_DIFF, _BIAS_DIFFS = ".alpha", ".diff", (".diff_b", ".lora_B.bias")
 _ENDINGS = (*_DOWN, *_UP, _ALPHA, _WEIGHT_DIFF, *_BIAS_DIFFS)
-_PUBLISHED_NAMES = (
-    (r"\.attn1\.", ".self_attn."),
-    (r"\.attn2\.", ".cross_attn."),
-    (r"\.to_out\.0$", ".o"),
-    (r"\.to_([qkv])$", r".\1"),
-    (r"\.add_([kv])_proj$", r".\1_img"),
-    (r"\.ffn\.net\.0\.proj$", ".ffn.0"),
-    (r"\.ffn\.net\.2$", ".ffn.2"),
-    (r"\.norm2$", ".norm3"),
-    (r"^condition_embedder\.text_embedder\.linear_1$", "text_embedding.0"),
-    (r"^condition_embedder\.text_embedder\.linear_2$", "text_embedding.2"),
-    (r"^condition_embedder\.time_embedder\.linear_1$", "time_embedding.0"),
-    (r"^condition_embedder\.time_embedder\.linear_2$", "time_embedding.2"),
-    (r"^condition_embedder\.time_proj$", "time_projection.1"),
-    (r"^condition_embedder\.image_embedder\.ff\.net\.0\.proj$", "img_emb.proj.1"),
-    (r"^condition_embedder\.image_embedder\.ff\.net\.2$", "img_emb.proj.3"),
-    (r"^proj_out$", "head.head"),
-)
-"""From diffusers' names to those of the published code; the inverse of diffusers' conversion script."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,10 +133,7 @@ def _cached_file(ref: LoraRef) -> Path:
 
 
 def _spellings(name: str) -> Iterator[str]:
-    published = name
-    for pattern, replacement in _PUBLISHED_NAMES:
-        published = re.sub(pattern, replacement, published)
-    for dotted in (name, published):
+    for dotted in (name, published_part(name)):
         yield dotted
         yield dotted.replace(".", "_")
 
@@ -181,37 +162,74 @@ def _change(
     parts: Sequence[tuple[Lora, Mapping[str, str]]],
     device: torch.device,
 ) -> None:
-    weight = module.weight.data.to(device).float()
+    is_packed = isinstance(module, PackedLinear)
+    weight = None if is_packed else module.weight.data.to(device).float()
     bias = None if getattr(module, "bias", None) is None else module.bias.data.to(device).float()
     for lora, keys in parts:
         with safe_open(lora.path, framework="pt", device=str(device)) as file:
             tensors = {ending: file.get_tensor(key).float() for ending, key in keys.items()}
-        delta, bias_delta = _deltas(tensors)
-        for target, change in ((weight, delta), (bias, bias_delta)):
+        if is_packed:
+            _put_beside(module, name, lora, tensors)
+        delta = None if is_packed else _weight_delta(tensors)
+        for target, change in ((weight, delta), (bias, _bias_delta(tensors))):
             if change is None:
                 continue
             if target is None or change.numel() != target.numel():
-                raise InputError(
-                    f"{lora.name} is for another model: its {name} has {change.numel()} values, the model's "
-                    f"{0 if target is None else target.numel()}. Choose a LoRA that was made for this model.",
-                    f"{lora.name} 属于其他模型：{name} 的大小不符。请选择为此模型制作的 LoRA。",
-                )
+                raise _for_another(lora, name, change.numel(), 0 if target is None else target.numel())
             target += lora.ref.weight * change.view_as(target)
-    module.weight.data.copy_(weight)
+    if weight is not None:
+        module.weight.data.copy_(weight)
     if bias is not None:
         module.bias.data.copy_(bias)
 
 
-def _deltas(tensors: Mapping[str, Tensor]) -> tuple[Tensor | None, Tensor | None]:
-    """What one LoRA adds to a weight and to a bias: up @ down * alpha / rank, or the difference itself."""
+def _put_beside(module: PackedLinear, name: str, lora: Lora, tensors: Mapping[str, Tensor]) -> None:
+    """What is packed cannot be added to without unpacking it for good, so the two narrow matrices compute beside it."""
+    matrices = _matrices(tensors)
+    if matrices is None and _WEIGHT_DIFF not in tensors:
+        return
+    if matrices is None:
+        raise InputError(
+            f"{lora.name} changes all of {name}, whose weights are packed (GGUF): beside them only low-rank LoRAs can "
+            "stand. Leave the LoRA out, or use full weights.",
+            f"{lora.name} 整体修改 {name}，而其权重为 GGUF 压缩格式，只能附加低秩 LoRA。"
+            "请去掉该 LoRA，或使用完整权重。",
+        )
+    down, up, scale = matrices
+    if down.shape[1] != module.in_features or up.shape[0] != module.out_features:
+        raise _for_another(lora, name, up.shape[0] * down.shape[1], module.in_features * module.out_features)
+    module.put_beside(down, lora.ref.weight * scale * up)
+
+
+def _for_another(lora: Lora, name: str, values: int, expected: int) -> InputError:
+    return InputError(
+        f"{lora.name} is for another model: its {name} has {values} values, the model's {expected}. Choose a LoRA that "
+        "was made for this model.",
+        f"{lora.name} 属于其他模型：{name} 的大小不符。请选择为此模型制作的 LoRA。",
+    )
+
+
+def _weight_delta(tensors: Mapping[str, Tensor]) -> Tensor | None:
+    """What one LoRA adds to a weight: up @ down * alpha / rank, or the difference itself."""
+    matrices = _matrices(tensors)
+    if matrices is None:
+        return tensors.get(_WEIGHT_DIFF)
+    down, up, scale = matrices
+    return scale * (up @ down)
+
+
+def _bias_delta(tensors: Mapping[str, Tensor]) -> Tensor | None:
+    return next((tensors[ending] for ending in _BIAS_DIFFS if ending in tensors), None)
+
+
+def _matrices(tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, float] | None:
+    """(rank, in) and (out, rank) of a low-rank change, and alpha / rank; None of another change."""
     down = next((tensors[ending] for ending in _DOWN if ending in tensors), None)
     up = next((tensors[ending] for ending in _UP if ending in tensors), None)
-    bias = next((tensors[ending] for ending in _BIAS_DIFFS if ending in tensors), None)
     if down is None or up is None:
-        return tensors.get(_WEIGHT_DIFF), bias
+        return None
     rank = down.shape[0]
-    scale = float(tensors[_ALPHA]) / rank if _ALPHA in tensors else 1.0
-    return scale * (up.flatten(1) @ down.flatten(1)), bias
+    return down.flatten(1), up.flatten(1), float(tensors[_ALPHA]) / rank if _ALPHA in tensors else 1.0
 
 
 def _partly_unknown(lora: Lora, unknown: Sequence[str]) -> Finding:

@@ -8,7 +8,7 @@ from typing import Any
 from i2v_pipeline.guidance import is_ever_guided
 from i2v_pipeline.planning.modes import Mode, Placement, Waits
 from i2v_pipeline.prompts import cleaning_finding, count_tokens, length_finding
-from i2v_pipeline.specs import PromptStyle
+from i2v_pipeline.specs import PackedWeights, PromptStyle
 from i2v_pipeline.types import Finding, GenerationRequest, Text
 
 TILED_LEVELS = 4.0
@@ -73,6 +73,25 @@ def mode_notes(*, is_fp8: bool, is_half: bool, tile_side: int | None) -> list[Fi
     if tile_side is not None:
         findings.append(decoded_in_tiles(tile_side))
     return findings
+
+
+def packed_weights_used(packed: PackedWeights) -> Finding:
+    """What is lost there was lost as the file was made, so nothing was measured here."""
+    return Finding(
+        code="packed_weights",
+        severity="info",
+        message=Text(
+            f"The weights of the denoiser were packed ({packed.in_words()}; {packed.bits:.1f} bits each on average) "
+            "and widened to compute. The video is not the one that the full weights make: the fewer bits, the more "
+            "detail and movement may differ.",
+            f"去噪模型使用压缩权重（{packed.in_words()}；平均每个 {packed.bits:.1f} 位），计算时展开。"
+            "视频与完整权重的结果不同：位数越少，细节和运动的差异可能越大。",
+        ),
+        remedy=Text(
+            "A file of more bits, such as Q8_0, or the full weights, where the memory allows it.",
+            "内存允许时，可换用位数更多的文件（如 Q8_0）或完整权重。",
+        ),
+    )
 
 
 def decoded_in_tiles(side: int) -> Finding:

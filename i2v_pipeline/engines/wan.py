@@ -8,7 +8,6 @@ of diffusers' `WanImageToVideoPipeline`, operation by operation, so that the fra
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -139,7 +138,7 @@ class Wan:
         """Both experts, or the one. Raises `InputError` for a wrong model."""
         self._check_branches()
         for name in self._denoisers():
-            self._check(self._parts.look(name).config)
+            self._check(self._parts.config(name))
         if self._parts.mode.waits == "ram":
             # The one that works first comes last: where they take turns, it is on the device when the loop begins.
             for name in reversed(self._denoisers()):
@@ -349,8 +348,7 @@ class Wan:
 
     def _check_branches(self) -> None:
         """A class reads any checkpoint: what it lacks would be made up, and what is left over dropped in silence."""
-        file = self._parts.checkpoint.folder / "transformer" / "config.json"
-        has_branch = "vace_layers" in json.loads(file.read_text(encoding="utf-8"))
+        has_branch = "vace_layers" in self._parts.config("transformer")
         if has_branch != (self._spec.family == "vace"):
             raise InputError(
                 f"This checkpoint is no {self._spec.id}: its transformer has {'a' if has_branch else 'no'} second "
@@ -359,17 +357,17 @@ class Wan:
                 "请选择对应的引擎。",
             )
 
-    def _check(self, config: Any) -> None:  # noqa: ANN401
+    def _check(self, config: Mapping[str, Any]) -> None:
         channels = self._parts.look("vae").config.z_dim
         expected = channels if self._facts.per_token_timesteps else 2 * channels + _MASK_CHANNELS
         if self._spec.takes.references:
             expected = _CHANNELS_21
-        has_image = config.image_dim is not None
-        if config.in_channels != expected or has_image != ("image_encoder" in self._facts.components):
+        has_image, channels_in = config.get("image_dim") is not None, config.get("in_channels", _CHANNELS_21)
+        if channels_in != expected or has_image != ("image_encoder" in self._facts.components):
             raise InputError(
-                f"This checkpoint is no {self._spec.id}: its transformer takes {config.in_channels} channels and "
+                f"This checkpoint is no {self._spec.id}: its transformer takes {channels_in} channels and "
                 f"{'an' if has_image else 'no'} encoded picture. Choose the engine that it belongs to.",
-                f"此模型不是 {self._spec.id}：其 transformer 输入 {config.in_channels} 通道，"
+                f"此模型不是 {self._spec.id}：其 transformer 输入 {channels_in} 通道，"
                 f"{'需要' if has_image else '不需要'}图像编码。请选择对应的引擎。",
             )
 

@@ -38,6 +38,15 @@ class Work:
             activation_bytes=self.activation_bytes,
         )
 
+    def beside(self, other: Work) -> Work:
+        """This and `other` in one, both in memory at the same time."""
+        return Work(
+            flops=self.flops + other.flops,
+            attention_flops=self.attention_flops + other.attention_flops,
+            elementwise_bytes=self.elementwise_bytes + other.elementwise_bytes,
+            activation_bytes=self.activation_bytes + other.activation_bytes,
+        )
+
     def then(self, other: Work) -> Work:
         """This and then `other`, when nothing of this is left."""
         return Work(

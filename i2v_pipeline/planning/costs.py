@@ -13,6 +13,7 @@ from i2v_pipeline.guidance import NO_GUIDANCE, strength_at
 from i2v_pipeline.planning.architectures import Architecture, Streaming, Unet, Work, load_architectures
 from i2v_pipeline.planning.devices import Device
 from i2v_pipeline.planning.modes import Mode
+from i2v_pipeline.planning.packed import lora_bytes, streaming_of, widening
 from i2v_pipeline.planning.tuning import EAGER, Tuning
 from i2v_pipeline.specs import DiffusionSpec, EngineSpec
 from i2v_pipeline.types import GenerationRequest, StageName, StagePlan
@@ -117,24 +118,31 @@ def job_of(spec: EngineSpec, diffusion: DiffusionSpec, request: GenerationReques
         references = diffusion.references.frames_for(references)
         # Where references are guided apart from the prompt a guided step is three passes.
         further = 2 if diffusion.references.guidance is not None else 1
+    weights = {
+        name: float(component.parameters * widths.get(name, width)) for name, component in diffusion.components.items()
+    }
+    streams = {
+        "text_encoder": architecture.text_encoder.streaming,
+        **({} if architecture.image_encoder is None else {"image_encoder": architecture.image_encoder.streaming}),
+        **dict.fromkeys(DENOISERS, denoiser),
+    }
+    for name, packed in diffusion.packed.items():
+        beside = lora_bytes(architecture.denoiser, request.loras, name, width)
+        weights[name] = float(packed.bytes(width) + len(packed.layers) * beside)
+        streams[name] = streaming_of(packed, beside, width)
     return Job(
         encode=_encoders_work(architecture, prompts=2 if guided else 1, wider=wider),
         vae_encode=_wider(_pictures_work(spec, architecture, request), vae_wider),
-        forward=_wider(architecture.denoiser.work(*shape, references, apart=on_cpu), wider),
+        forward=_wider(architecture.denoiser.work(*shape, references, apart=on_cpu), wider).beside(
+            widening(diffusion.packed, width)
+        ),
         passes=steps + further * guided,
         guided_steps=guided,
         steps=steps,
         decode=_wider(architecture.vae.decode_work(pixels, request.frames), vae_wider),
-        weights={
-            name: float(component.parameters * widths.get(name, width))
-            for name, component in diffusion.components.items()
-        },
-        streams={
-            "text_encoder": architecture.text_encoder.streaming,
-            **({} if architecture.image_encoder is None else {"image_encoder": architecture.image_encoder.streaming}),
-            **dict.fromkeys(DENOISERS, denoiser),
-        },
-        disk_bytes={name: component.disk_bytes for name, component in diffusion.components.items()},
+        weights=weights,
+        streams=streams,
+        disk_bytes={name: diffusion.disk_bytes_of(name) for name in diffusion.components},
         tile=_wider(architecture.vae.decode_work(min(pixels, TILE_PIXELS), request.frames), vae_wider),
         is_batched=is_unet,
         is_half=is_half,

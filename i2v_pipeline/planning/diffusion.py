@@ -59,7 +59,10 @@ class _Ways:
         return self.book.of(self.kind(mode))
 
     def kind(self, mode: Mode) -> str:
-        return kind_of(self.device.title, self.request, mode.id, self.attention)
+        assert self.spec.diffusion is not None
+        packed = next(iter(self.spec.diffusion.packed.values()), None)
+        weights = "" if packed is None else f" {packed.kind}"
+        return kind_of(self.device.title, self.request, mode.id + weights, self.attention)
 
     @property
     def attention(self) -> Attention:
@@ -116,7 +119,7 @@ def unlearned(
     spec: EngineSpec, diffusion: DiffusionSpec, request: GenerationRequest, machine: Machine, mode: Mode
 ) -> tuple[Cost, str]:
     """What `mode` is expected to take as far as counting alone goes, and the kind of run that it is."""
-    on_cpu = mode in modes_for(request.precision, on_cpu=True)
+    on_cpu = mode in _modes(diffusion, request, on_cpu=True)
     job, device = job_of(spec, diffusion, request, on_cpu=on_cpu), machine.device(on_cpu=on_cpu)
     ways = _Ways(spec=spec, request=request, job=job, device=device, machine=machine, book=EMPTY)
     return ways.cost(mode), ways.kind(mode)
@@ -133,8 +136,14 @@ def _judge(
 ) -> _Verdict:
     job, device = job_of(spec, diffusion, request, on_cpu=on_cpu), machine.device(on_cpu=on_cpu)
     ways = _Ways(spec=spec, request=request, job=job, device=device, machine=machine, book=book)
-    cost = ways.chosen(modes_for(request.precision, on_cpu=on_cpu))
+    cost = ways.chosen(_modes(diffusion, request, on_cpu=on_cpu))
     return _Verdict(cost=cost, ways=ways, lacks=_lacks(cost, machine))
+
+
+def _modes(diffusion: DiffusionSpec, request: GenerationRequest, *, on_cpu: bool) -> tuple[Mode, ...]:
+    """What is in GGUF has fewer bits than fp8 or about as many, and is no longer cast."""
+    modes = modes_for(request.precision, on_cpu=on_cpu)
+    return tuple(mode for mode in modes if not (mode.fp8 and diffusion.packed))
 
 
 def _missing(cost: Cost, machine: Machine) -> tuple[float, float]:
@@ -162,9 +171,9 @@ def frugal_mode(
     """
     assert spec.diffusion is not None
     before = mode_called(mode_id)
-    on_cpu = before in modes_for(request.precision, on_cpu=True)
+    on_cpu = before in _modes(spec.diffusion, request, on_cpu=True)
     job, device = job_of(spec, spec.diffusion, request, on_cpu=on_cpu), machine.device(on_cpu=on_cpu)
-    modes = modes_for(request.precision, on_cpu=on_cpu)
+    modes = _modes(spec.diffusion, request, on_cpu=on_cpu)
     fallen = cost_of(job, before, device)
 
     def helps(cost: Cost) -> bool:

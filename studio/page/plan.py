@@ -15,6 +15,7 @@ from i2v_pipeline.presets import load_presets
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import Aftercare, Alternative, Finding, GenerationRequest, Motion, Plan, StageName, Text
 from studio.compile_offer import compile_offer
+from studio.models import kinds_of
 from studio.page.form import Values
 from studio.page.refine import Proposal, motion_for
 from studio.page.remedies import warning_html
@@ -130,8 +131,11 @@ def lacks_html(spec: EngineSpec) -> str:
 
 
 def engine_html(spec: EngineSpec) -> str:
-    """What the engine does and does not do."""
-    return f'<p class="quiet">{both(spec.description)}</p>'
+    """What the engine does and does not do, and whether its weights here are packed."""
+    kinds = kinds_of(spec)
+    packed = Text(f" Its weights here are {kinds}.", f"本机的权重为 {kinds}。") if kinds else Text("", "")
+    told = Text(f"{spec.description.en}{packed.en}", f"{spec.description.zh}{packed.zh}")
+    return f'<p class="quiet">{both(told)}</p>'
 
 
 def _obstacle(spec: EngineSpec, request: GenerationRequest) -> str:
