@@ -336,7 +336,7 @@ def test_ram_is_what_the_control_group_leaves_of_it(tmp_path):
     assert abs(free_ram_bytes(tmp_path) - unlimited) < GIB
     (tmp_path / "memory.max").write_text(f"{3 * GIB}\n")
     (tmp_path / "memory.current").write_text(f"{2 * GIB}\n")
-    (tmp_path / "memory.stat").write_text(f"anon {GIB}\ninactive_file {GIB // 2}\n")
+    (tmp_path / "memory.stat").write_text(f"anon {GIB}\ninactive_file {GIB // 4}\nactive_file {GIB // 4}\n")
     own = free_ram_bytes(tmp_path) - (3 * GIB - 2 * GIB + GIB // 2)
     assert 0 < own < unlimited
     old = tmp_path / "memory"

@@ -71,8 +71,9 @@ def family_of(make, kaleido):
 
     def build(spec, **changes):
         request = kaleido(**changes)
-        loaded = make(spec)._load(request, mode_called("resident"))
-        family, loaded.parts.adapt = loaded.family, loaded.family.adapt
+        engine = make(spec)
+        loaded = engine._load(request, mode_called("resident"))
+        family, loaded.parts.adapt = loaded.family, lambda *given: engine._adapt(loaded, *given)
         pictures = [each.pixels for each in picture_for(request).references]
         inputs = Inputs(request=request, first=pictures[0], last=None, others=tuple(pictures[1:]))
         conditioning = family.encode(inputs)

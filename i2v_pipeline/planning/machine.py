@@ -144,13 +144,11 @@ def _cgroup_free(root: Path) -> list[int]:
     own = _own_cgroup(root)
     found: list[int] = []
     for folder in (own, *own.parents):
-        found += _free_below(folder / "memory.max", folder / "memory.current", folder / "memory.stat", "inactive_file")
+        found += _free_below(folder / "memory.max", folder / "memory.current", folder / "memory.stat", "")
         if folder == root:
             break
     old = root / "memory"
-    found += _free_below(
-        old / "memory.limit_in_bytes", old / "memory.usage_in_bytes", old / "memory.stat", "total_inactive_file"
-    )
+    found += _free_below(old / "memory.limit_in_bytes", old / "memory.usage_in_bytes", old / "memory.stat", "total_")
     return found
 
 
@@ -164,13 +162,14 @@ def _own_cgroup(root: Path) -> Path:
     return folder if folder.is_dir() else root
 
 
-def _free_below(limit: Path, used: Path, statistics: Path, droppable: str) -> list[int]:
+def _free_below(limit: Path, used: Path, statistics: Path, prefix: str) -> list[int]:
     try:
         text = limit.read_text(encoding="utf-8").strip()
         if text == "max" or int(text) >= _V1_UNLIMITED:
             return []
         stat = dict(line.split() for line in statistics.read_text(encoding="utf-8").splitlines())
-        return [max(0, int(text) - int(used.read_text(encoding="utf-8")) + int(stat.get(droppable, 0)))]
+        droppable = sum(int(stat.get(f"{prefix}{kind}_file", 0)) for kind in ("inactive", "active"))
+        return [max(0, int(text) - int(used.read_text(encoding="utf-8")) + droppable)]
     except (OSError, ValueError):
         return []
 
