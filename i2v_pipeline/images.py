@@ -158,7 +158,7 @@ TOLD_ENLARGEMENT = 1.1
 
 def describe_fit(fit: Fit, width: int, height: int, source_width: int, source_height: int) -> Text:
     """What fitting the picture to this size does to it, in one sentence."""
-    scale = _scale(fit, width, height, source_width, source_height)
+    scale = enlargement(fit, width, height, source_width, source_height)
     if (width, height) == (source_width, source_height):
         size = Text(f"The picture keeps its size, {width} × {height}", f"画面保持原尺寸 {width} × {height}")
     elif scale >= TOLD_ENLARGEMENT:
@@ -170,6 +170,13 @@ def describe_fit(fit: Fit, width: int, height: int, source_width: int, source_he
         size = Text(f"The picture is scaled to {width} × {height}", f"画面缩放为 {width} × {height}")
     change = _describe_change(fit, *_losses(width, height, source_width, source_height))
     return Text(f"{size.en}; {change.en}.", f"{size.zh}，{change.zh}。")
+
+
+def enlargement(fit: Fit, width: int, height: int, source_width: int, source_height: int) -> float:
+    """How much larger the picture's content gets; a stretched one by the mean of both directions."""
+    across, down = width / source_width, height / source_height
+    inside = min(across, down)
+    return {"crop": max(across, down), "pad": inside, "white": inside, "stretch": math.sqrt(across * down)}[fit]
 
 
 def prepare(picture: Picture, width: int, height: int, fit: Fit) -> Prepared:
@@ -254,13 +261,6 @@ def _losses(width: int, height: int, source_width: int, source_height: int) -> t
         Sides(left=pad_x, right=pad_x, top=pad_y, bottom=pad_y),
         100 * (down / across - 1) if down >= across else -100 * (across / down - 1),
     )
-
-
-def _scale(fit: Fit, width: int, height: int, source_width: int, source_height: int) -> float:
-    """How much larger the picture's content gets; a stretched one by the mean of both directions."""
-    across, down = width / source_width, height / source_height
-    inside = min(across, down)
-    return {"crop": max(across, down), "pad": inside, "white": inside, "stretch": math.sqrt(across * down)}[fit]
 
 
 def _inner_size(width: int, height: int, source_width: int, source_height: int) -> tuple[int, int]:

@@ -210,6 +210,12 @@ def test_a_setting_or_a_sentence_that_does_not_suit_is_told(engine, given, code)
     assert set(said(engine, **given)) == {code}
 
 
+@pytest.mark.parametrize(("fit", "told"), [("crop", "4.0 times"), ("pad", "3.2 times")])
+def test_how_much_a_picture_is_enlarged_is_told_as_it_is_fitted(fit, told):
+    found = said("camera", size=(300, 300), resolution="1200x960", fit=fit)
+    assert told in found["picture_enlarged"].message.en
+
+
 @pytest.mark.parametrize("preset", ["preview", "high_motion", "creative"])
 @pytest.mark.parametrize("engine", ["i2vgen-xl", "wan2.2-i2v-a14b", "wan2.2-ti2v-5b"])
 @pytest.mark.parametrize("intensity", ["low", "medium", "high"])

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from i2v_pipeline.advice import other_resolution
 from i2v_pipeline.camera_moves import name_phases, plan_phases
 from i2v_pipeline.guidance import is_ever_guided
+from i2v_pipeline.images import enlargement
 from i2v_pipeline.inspection.picture import (
     LETTERING_SIDE_PX,
     at_most,
@@ -159,16 +160,17 @@ def _damage_findings(pixels: U8Image, small: U8Image) -> Iterator[Finding]:
 
 def _fit_findings(spec: EngineSpec, request: GenerationRequest, source_size: tuple[int, int]) -> Iterator[Finding]:
     across, down = request.width / source_size[0], request.height / source_size[1]
-    if min(source_size) >= SMALL_SIDE_PX and min(across, down) > MUCH_ENLARGED:
+    enlarged = enlargement(request.fit, request.width, request.height, *source_size)
+    if min(source_size) >= SMALL_SIDE_PX and enlarged > MUCH_ENLARGED:
         yield _finding(
             "picture_enlarged",
-            f"The picture is enlarged {min(across, down):.1f} times for this size: the video will look soft.",
-            f"为达到该尺寸，图片将放大 {min(across, down):.1f} 倍，视频会显得模糊。",
+            f"The picture is enlarged {enlarged:.1f} times for this size: the video will look soft.",
+            f"为达到该尺寸，图片将放大 {enlarged:.1f} 倍，视频会显得模糊。",
             remedy=Text("Choose a lower resolution, or a larger picture.", "请降低分辨率，或换用更大的图片。"),
             changes=other_resolution(
                 spec,
                 request,
-                lambda width, height: min(width / source_size[0], height / source_size[1]) <= MUCH_ENLARGED,
+                lambda width, height: enlargement(request.fit, width, height, *source_size) <= MUCH_ENLARGED,
                 source_size,
             ),
         )
