@@ -21,7 +21,7 @@ from i2v_pipeline.presets import load_presets
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import PresetName, Text
 from prompt_refiner import check_connection, load_settings
-from studio.models import best_here_or_not, standard_plan, state_of
+from studio.models import BEGIN_WITHIN_S, model_to_begin_with, standard_plan, state_of
 from studio.plans import duration, plan_here, shaped, takes
 from studio.recipe import Choice
 
@@ -75,7 +75,7 @@ def run_line(run: Mapping[str, Any]) -> Text:
 
 
 def advice_for(machine: Machine) -> Text:
-    """What to begin with on this machine: the largest models that fit, and of their downloads that of the first."""
+    """What to begin with on this machine: the models, and of their downloads that of the first."""
     if machine.gpu is None:
         return Text(
             "No NVIDIA card was found: `nvidia-smi` does not answer. The camera engine needs none; the models would "
@@ -83,7 +83,7 @@ def advice_for(machine: Machine) -> Text:
             "未发现 NVIDIA 显卡：nvidia-smi 没有响应。运镜引擎无需显卡；模型在处理器上需要数天。"
             "若装有显卡，请安装 NVIDIA 驱动。",
         )
-    best, subjects = (best_here_or_not(load_presets(), machine, with_references=each) for each in (False, True))
+    best, subjects = (model_to_begin_with(load_presets(), machine, with_references=each) for each in (False, True))
     if best is None:
         return Text(
             "No model fits this machine with its standard settings; the lines of each say what is lacking. The camera "
@@ -93,9 +93,18 @@ def advice_for(machine: Machine) -> Text:
     more = Text("", "")
     if subjects is not None:
         more = Text(f" For pictures of subjects: {subjects.id}.", f"用参考图生成：{subjects.id}。")
+    clip_s = standard_plan(best, machine).later_seconds
+    why = Text(
+        "the largest model that makes its standard clip here within an hour", "它是本机一小时内能生成标准视频的最大模型"
+    )
+    if clip_s > BEGIN_WITHIN_S:
+        why = Text(
+            f"the quickest model that fits this machine, though a clip takes {duration(clip_s).en}",
+            f"它是本机放得下的最快模型，但一个视频需 {duration(clip_s).zh}",
+        )
     return Text(
-        f"Begin with {best.id}, the largest model that fits this machine ({state_of(best).en}).{more.en}",
-        f"建议先用 {best.id}，它是本机放得下的最大模型（{state_of(best).zh}）。{more.zh}",
+        f"Begin with {best.id}, {why.en} ({state_of(best).en}).{more.en}",
+        f"建议先用 {best.id}，{why.zh}（{state_of(best).zh}）。{more.zh}",
     )
 
 

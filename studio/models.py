@@ -25,6 +25,9 @@ from i2v_pipeline.types import Plan, Text
 from studio.plans import plan_here, shaped
 from studio.recipe import Choice
 
+BEGIN_WITHIN_S = 3600
+"""Somebody's first clip: who waits longer for one does not find out what to change."""
+
 _ROOMY = Machine(gpu=find_device("any card"), cores=1, free_vram_gib=math.inf, free_ram_gib=None, free_disk_gib=None)
 """Everything fits it, so its plan keeps everything at hand."""
 _CRAMPED = replace(_ROOMY, free_vram_gib=0.0)
@@ -54,12 +57,19 @@ def best_reference_engine(engines: Mapping[str, EngineSpec], machine: Machine) -
     return max(fitting, key=_parameters)
 
 
-def best_here_or_not(
+def model_to_begin_with(
     engines: Mapping[str, EngineSpec], machine: Machine, *, with_references: bool
 ) -> EngineSpec | None:
-    """The largest model that fits as its standard preset, whether it was downloaded or not; None where none does."""
-    meant = _meant(engines, with_references=with_references)
-    return max((spec for spec in meant if standard_plan(spec, machine).fits), key=_parameters, default=None)
+    """What to begin with, downloaded or not: the largest model whose standard preset fits and takes an hour at most.
+
+    The quickest of those that fit where each takes longer; None where none fits.
+    """
+    plans = [(spec, standard_plan(spec, machine)) for spec in _meant(engines, with_references=with_references)]
+    fitting = {spec.id: plan.later_seconds for spec, plan in plans if plan.fits}
+    if not fitting:
+        return None
+    quick = [spec for spec, _ in plans if fitting.get(spec.id, math.inf) <= BEGIN_WITHIN_S]
+    return max(quick, key=_parameters) if quick else engines[min(fitting, key=lambda engine_id: fitting[engine_id])]
 
 
 def state_of(spec: EngineSpec) -> Text:

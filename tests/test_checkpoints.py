@@ -157,7 +157,7 @@ logging.getLogger("diffusers").addHandler(logging.StreamHandler(sys.stdout))
 sys.path.insert(0, "tests")
 from tiny_models import request_for
 request = request_for(sys.argv[1], pathlib.Path(sys.argv[2]))
-model = engine._load(request, mode_called("staged")).parts.get("transformer", print)
+model = engine._load(request, mode_called("staged")).parts.get("transformer")
 torch.save(dict(model.state_dict()), sys.argv[3])
 """
 

@@ -146,7 +146,8 @@ def test_diffusers_cache_adds_twice_what_the_second_branch_of_vace_puts_between_
     inputs = {"hidden_states": torch.randn(1, 16, 2, 4, 4), "control_hidden_states": torch.randn(1, 96, 2, 4, 4),
               "encoder_hidden_states": torch.randn(1, 8, 32), "timestep": torch.tensor([500.0])}  # fmt: skip
     runner = passes.Passes()
-    with torch.inference_mode(), runner.cached(VACE, "first_block", {"transformer": model}, 12):
+    model.enable_cache(passes.cache_settings(VACE, "first_block", 12))
+    with torch.inference_mode():
         computed, reused = (runner.run(model, "guided", **inputs) for _ in range(2))
     assert runner.reused == 1
     assert float((reused - computed).abs().max()) > 0.01
