@@ -32,7 +32,8 @@ from bench.pictures import Half, labelled, open_package_photo, picture_path  # n
 from i2v_pipeline.advice import training_findings  # noqa: E402
 from i2v_pipeline.engines.camera.subject import SubjectNetwork  # noqa: E402
 from i2v_pipeline.images import open_picture  # noqa: E402
-from i2v_pipeline.inspection.preflight import picture_findings, request_findings, subject_findings  # noqa: E402
+from i2v_pipeline.inspection.preflight import picture_findings, request_findings  # noqa: E402
+from i2v_pipeline.inspection.subjects import SubjectFinder, subject_findings  # noqa: E402
 from i2v_pipeline.presets import find_engine  # noqa: E402
 from i2v_pipeline.types import U8Image  # noqa: E402
 from prompt_refiner import load_settings, refine  # noqa: E402
@@ -148,7 +149,7 @@ def judge_pictures(
     landscapes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Every picture of a half against what is true of it: made here of photographs, and as they stand in packages."""
-    network, rng = SubjectNetwork(), np.random.default_rng(seed)
+    finder, rng = SubjectFinder(), np.random.default_rng(seed)
     judged: list[tuple[str, frozenset[str], set[str]]] = []
 
     def of_picture(pixels: U8Image) -> set[str]:
@@ -156,13 +157,13 @@ def judge_pictures(
             return {finding.code for finding in picture_findings(pixels)}
 
     def of_subject(pixels: U8Image) -> set[str]:
-        with clock.of("subject network"):
-            return {finding.code for finding in subject_findings(network.find_small(pixels))}
+        with clock.of("subjects"):
+            return {finding.code for finding in subject_findings(finder.find(pixels))}
 
     for name, pixels, true in damaged(rng, [(name, open_photo(name)) for name in photos]):
         judged.append((name, true, of_picture(pixels)))
     shown = [(f"{name}, subject", open_photo(name), frozenset({"no_subject"})) for name in landscapes]
-    for name, pixels, true in (*shown, *scenes(network, [(name, open_photo(name)) for name in subjects])):
+    for name, pixels, true in (*shown, *scenes(SubjectNetwork(), [(name, open_photo(name)) for name in subjects])):
         judged.append((name, true, of_subject(pixels)))
     listed = [each for each in labelled().pictures if each.half == half]
     for each in listed:

@@ -61,22 +61,22 @@ def find_findings(
 
 
 def _of_picture(picture: Picture) -> tuple[Finding, ...]:
-    from i2v_pipeline.engines.camera.subject import SubjectNetwork
-    from i2v_pipeline.inspection.preflight import picture_findings, subject_findings
+    from i2v_pipeline.inspection.preflight import picture_findings
+    from i2v_pipeline.inspection.subjects import SubjectFinder, subject_findings
 
-    found = subject_findings(SubjectNetwork().find_small(picture.pixels))
+    found = subject_findings(SubjectFinder().find(picture.pixels))
     return (*picture.notes, *picture_findings(picture.pixels), *found)
 
 
 def _of_references(request: GenerationRequest) -> Iterator[Finding]:
-    from i2v_pipeline.engines.camera.subject import SubjectNetwork
     from i2v_pipeline.inspection.references import reference_findings
+    from i2v_pipeline.inspection.subjects import SubjectFinder
     from i2v_pipeline.subjects import name_of, prepare_reference
 
-    network, size = SubjectNetwork(), (request.width, request.height)
+    finder, size = SubjectFinder(), (request.width, request.height)
     for place, (image, subject) in enumerate(zip(request.images, request.subjects, strict=True), 1):
         picture, name = open_picture(image), name_of(place, subject)
-        yield from reference_findings(picture, name, size, network.find_small(picture.pixels))
+        yield from reference_findings(picture, name, size, finder.find(picture.pixels))
         try:
             prepare_reference(picture, subject, *size)
         except PictureError as error:

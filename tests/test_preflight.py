@@ -30,14 +30,15 @@ from bench.preflight import (
 from i2v_pipeline.advice import training_findings
 from i2v_pipeline.engines.camera.subject import SubjectNetwork, judge_mask
 from i2v_pipeline.images import open_picture
+from i2v_pipeline.inspection.faces import Face, FaceNetwork
 from i2v_pipeline.inspection.picture import blockiness
 from i2v_pipeline.inspection.preflight import (
     MIN_BLOCKS,
     picture_findings,
     request_findings,
-    subject_findings,
     without_repeats,
 )
+from i2v_pipeline.inspection.subjects import Found, SubjectFinder, subject_findings
 from i2v_pipeline.pipeline import EngineCache, run
 from i2v_pipeline.presets import find_engine
 from i2v_pipeline.types import Finding, Motion, Text
@@ -72,6 +73,16 @@ def said(engine, *, size=SIZE, count_tokens=None, compound=False, **choices):
 @pytest.fixture(scope="module")
 def network():
     return SubjectNetwork()
+
+
+@pytest.fixture(scope="module")
+def astronaut():
+    return open_picture(ROOT / "examples" / "astronaut.jpg").pixels
+
+
+@pytest.fixture(scope="module")
+def finder():
+    return SubjectFinder()
 
 
 @pytest.fixture(scope="module")
@@ -142,17 +153,48 @@ def test_a_small_page_of_text_is_lettering_too():
     assert "text_poster" in codes(picture_findings(np.array(page.convert("RGB"))))
 
 
-def test_two_subjects_that_touch_are_two(network, flower):
+def test_two_subjects_that_touch_are_two(finder, flower):
     pixels, mask = flower
-    found = subject_findings(network.find_small(scene(pixels, mask, side_by_side(size_of(mask, pixels.shape), 0.45))))
+    found = subject_findings(finder.find(scene(pixels, mask, side_by_side(size_of(mask, pixels.shape), 0.45))))
     assert codes(found) == {"multiple_subjects"}
+
+
+def test_a_face_is_found_where_it_is(astronaut):
+    (face,) = FaceNetwork().find(astronaut)
+    middle = face.left + face.width / 2, face.top + face.height / 2
+    assert middle == pytest.approx((0.44, 0.23), abs=0.02)
+    assert face.height == pytest.approx(0.23, abs=0.03)
+
+
+@pytest.mark.parametrize(("scale", "code"), [(1.0, "multiple_subjects"), (0.6, "multiple_subjects"), (0.35, None)])
+def test_people_of_one_shape_are_told_apart_by_their_faces_and_those_far_behind_do_not_count(astronaut, scale, code):
+    other = scaled(astronaut, scale * astronaut.shape[1])
+    beside = np.full_like(astronaut, 90)
+    beside[-other.shape[0] :, : other.shape[1]] = other
+    faces = FaceNetwork().find(np.concatenate((astronaut, beside), axis=1))
+    assert len(faces) == 2
+    shape = np.zeros((320, 320), np.float32)
+    shape[40:, 60:260] = 1
+    assert subject_findings(Found(subject=judge_mask(shape))) == ()
+    found = subject_findings(Found(subject=judge_mask(shape), faces=faces))
+    assert codes(found) == ({code} if code else set())
+    if code:
+        assert "at least 2 faces" in found[0].message.en
+        assert "2 张人脸" in found[0].message.zh
+
+
+def test_where_there_is_a_face_nobody_says_that_there_is_no_subject():
+    nothing = judge_mask(np.zeros((320, 320), np.float32))
+    face = Face(left=0.4, top=0.2, width=0.1, height=0.15, score=0.8)
+    assert codes(subject_findings(Found(subject=nothing))) == {"no_subject"}
+    assert subject_findings(Found(subject=nothing, faces=(face,))) == ()
 
 
 def test_a_subject_too_small_for_the_network_is_found_close_up(network, flower):
     pixels, mask = flower
     shown = scene(pixels, mask, [(0.4, 0.6, 0.1)])
     subject = network.find_small(shown)
-    assert codes(subject_findings(subject)) == {"tiny_subject"}
+    assert codes(subject_findings(Found(subject=subject))) == {"tiny_subject"}
     rows, columns = np.nonzero(subject.mask > 0.5)
     assert (columns.mean() / 320, rows.mean() / 320) == pytest.approx((0.4, 0.6), abs=0.02)
     assert subject.area_share == pytest.approx((subject.mask > 0.5).mean(), rel=0.2)
@@ -174,15 +216,15 @@ def test_a_subject_that_fills_the_width_is_no_ridge_of_mountains():
         ([(0.85, 0.5, 0.5)], "subject_off_centre"),
     ],
 )
-def test_the_subject_is_alone_large_enough_and_inside_or_it_is_said(network, flower, places, code):
+def test_the_subject_is_alone_large_enough_and_inside_or_it_is_said(finder, flower, places, code):
     pixels, mask = flower
-    found = subject_findings(network.find(scene(pixels, mask, places)))
+    found = subject_findings(finder.find(scene(pixels, mask, places)))
     assert codes(found) == ({code} if code else set())
 
 
-def test_a_landscape_without_a_subject_is_told_and_is_no_fault(network):
+def test_a_landscape_without_a_subject_is_told_and_is_no_fault(finder):
     pixels = open_picture(ROOT / "examples" / f"{NO_SUBJECT[0]}.jpg").pixels
-    (found,) = subject_findings(network.find(pixels))
+    (found,) = subject_findings(finder.find(pixels))
     assert (found.code, found.severity) == ("no_subject", "info")
 
 

@@ -18,6 +18,7 @@ from i2v_pipeline.errors import Cancelled, InputError, ModelError, PictureError,
 from i2v_pipeline.hub import find_checkpoint
 from i2v_pipeline.images import open_picture, prepare
 from i2v_pipeline.inspection.references import reference_findings
+from i2v_pipeline.inspection.subjects import Found
 from i2v_pipeline.pipeline import EngineCache, Outputs, run
 from i2v_pipeline.presets import find_engine, load_presets
 from i2v_pipeline.recipe import read_recipe
@@ -138,12 +139,15 @@ def test_a_check_tells_of_each_reference_what_matters_of_it(tmp_path):
         ([(60, 260, 60, 260)], None),
     ],
 )
-def test_what_the_subject_network_sees_of_a_reference_is_told(tmp_path, boxes, code):
+def test_what_the_networks_see_of_a_reference_is_told(tmp_path, boxes, code):
     mask = np.zeros((320, 320), np.float32)
     for left, right, top, bottom in boxes:
         mask[top:bottom, left:right] = 1
     found = reference_findings(
-        open_picture(saved(tmp_path, 640, 640)), Text("Reference 1", "参考图 1"), (896, 512), judge_mask(mask)
+        open_picture(saved(tmp_path, 640, 640)),
+        Text("Reference 1", "参考图 1"),
+        (896, 512),
+        Found(subject=judge_mask(mask)),
     )
     assert [finding.code for finding in found] == ([] if code is None else [code])
 

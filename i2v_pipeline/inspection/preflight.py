@@ -1,17 +1,12 @@
 """What is worth knowing before a run: of the picture, of the prompt, of the settings. Warns, and refuses nothing.
 
-Reads no file, loads no network and knows no page; what the subject network found is handed in.
+Reads no file, loads no network and knows no page; of the picture's subjects `subjects.py` speaks.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
-
-import cv2
-import numpy as np
-import numpy.typing as npt
 
 from i2v_pipeline.advice import other_resolution
 from i2v_pipeline.camera_moves import name_phases, plan_phases
@@ -30,9 +25,6 @@ from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.suggestions import CALM_GUIDANCE, STUTTER_FPS, STUTTER_GUIDANCE, CurrentSettings, suggest
 from i2v_pipeline.types import Change, Finding, GenerationRequest, Guidance, Severity, Text, U8Image
 
-if TYPE_CHECKING:
-    from i2v_pipeline.engines.camera.subject import Subject
-
 SMALL_SIDE_PX = 256
 """Below this the original tool's guide advises against a picture."""
 MUCH_ENLARGED = 3.0
@@ -47,16 +39,6 @@ MIN_LETTERS, MIN_ROW_PARTS = 18, 33
 """Drawn posters have more of either, also saved with quality 60; the tiled roofs of a pagoda have up to 15 letters,
 and no picture without text had more than 29 parts in rows."""
 MAX_CROPPED_SHARE = 0.25
-MIN_SUBJECT_SHARE = 0.03
-MIN_SECOND_SHARE, MIN_SECOND_OF_FIRST = 0.015, 0.3
-NECK_SHARE, MIN_SECOND_CORE = 0.5, 0.6
-"""Subjects that touch hang together by a neck: without what is nearer to the outline than this share of the deepest
-place, they fall apart into cores of which the second has at least that share of the first's area. A single thing's
-second core is smaller: up to 0.49, of a dragon with wings."""
-MAX_OFF_CENTRE = 0.27
-"""Further than the thirds that photographers aim at: from 0.5 to 0.77 of the width or height."""
-OFF_CENTRE_AREA = 0.3
-"""A larger subject fills the picture, wherever its middle is."""
 FAR_FROM_SUGGESTED = 2.0
 
 
@@ -84,11 +66,6 @@ def request_findings(
         *_prompt_findings(spec, request, count_tokens),
         *_setting_findings(spec, request, compound),
     )
-
-
-def subject_findings(subject: Subject) -> tuple[Finding, ...]:
-    """What the subject network's mask says: no clear subject, several, small, far from the middle."""
-    return tuple(_subject_findings(subject))
 
 
 def without_repeats(findings: Iterable[Finding], later: Iterable[Finding]) -> tuple[Finding, ...]:
@@ -280,56 +257,6 @@ def _of_its_preset(spec: EngineSpec, request: GenerationRequest) -> Guidance | N
     if request.preset is None or request.preset == "standard" or request.preset not in spec.presets:
         return None
     return spec.presets[request.preset].guidance
-
-
-def _subject_findings(subject: Subject) -> Iterator[Finding]:
-    if not subject.found:
-        yield _finding(
-            "no_subject",
-            "No clear subject stands out. A landscape may well be so; an action has nobody to do it.",
-            "没有突出的主体。风景图可以如此；但如要求动作，则没有执行者。",
-            severity="info",
-        )
-        return
-    several = _count(subject.mask)
-    if several > 1:
-        yield _finding(
-            "multiple_subjects",
-            f"There are {several} separate subjects: the prompt should say which of them moves.",
-            f"图中有 {several} 个独立的主体：提示词应说明由哪一个运动。",
-            remedy=Text("Name the one that moves, or crop to it.", "请写明运动的主体，或裁剪到该主体。"),
-        )
-        return
-    if subject.area_share < MIN_SUBJECT_SHARE:
-        yield _finding(
-            "tiny_subject",
-            f"The subject fills {100 * subject.area_share:.1f} % of the picture: its movement will hardly be seen.",
-            f"主体只占画面的 {100 * subject.area_share:.1f}%：动作几乎看不清。",
-            remedy=Text("Crop closer to it.", "请裁剪得离主体更近。"),
-        )
-    rows, columns = np.nonzero(subject.mask > 0.5)
-    middle = np.array((columns.mean(), rows.mean())) / subject.mask.shape[::-1]
-    if subject.area_share < OFF_CENTRE_AREA and np.abs(middle - 0.5).max() > MAX_OFF_CENTRE:
-        yield _finding(
-            "subject_off_centre",
-            "The subject is near the edge of the picture and may leave it when it or the camera moves.",
-            "主体靠近画面边缘，运动时可能移出画面。",
-            remedy=Text("Crop so that it stands nearer to the middle.", "请裁剪，使主体更靠近中央。"),
-            severity="info",
-        )
-
-
-def _count(mask: npt.NDArray[np.float32]) -> int:
-    """How many subjects there are: parts that do not hang together, or the cores of one part that does by a neck."""
-    count, labels, boxes, _ = cv2.connectedComponentsWithStats((mask > 0.5).astype(np.uint8))
-    areas = boxes[1:count, cv2.CC_STAT_AREA]
-    apart = int((areas >= max(MIN_SECOND_SHARE * mask.size, MIN_SECOND_OF_FIRST * areas.max())).sum())
-    if apart > 1:
-        return apart
-    depth = cv2.distanceTransform((labels == 1 + int(np.argmax(areas))).astype(np.uint8), cv2.DIST_L2, 3)
-    count, _, boxes, _ = cv2.connectedComponentsWithStats((depth > NECK_SHARE * depth.max()).astype(np.uint8))
-    cores = boxes[1:count, cv2.CC_STAT_AREA]
-    return int((cores >= MIN_SECOND_CORE * cores.max()).sum())
 
 
 def _finding(

@@ -1,20 +1,17 @@
 """What is worth knowing of a reference picture before a run. Warns, and refuses nothing.
 
-Knows no request; what the subject network found is handed in.
+Knows no request; what the networks found in it is handed in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from i2v_pipeline.images import Picture
-from i2v_pipeline.inspection.preflight import MUCH_ENLARGED, picture_findings, subject_findings
+from i2v_pipeline.inspection.preflight import MUCH_ENLARGED, picture_findings
+from i2v_pipeline.inspection.subjects import Found, subject_findings
 from i2v_pipeline.types import Finding, Severity, Text
-
-if TYPE_CHECKING:
-    from i2v_pipeline.engines.camera.subject import Subject as Found
 
 _SAID_OF_A_REFERENCE = frozenset(
     {
@@ -92,8 +89,8 @@ def _found_findings(found: Found) -> Iterator[Finding]:
     if "tiny_subject" in codes:
         yield _finding(
             "reference_tiny_subject",
-            f"the subject fills {100 * found.area_share:.1f} % of it: the model sees little of how it looks.",
-            f"主体只占 {100 * found.area_share:.1f}%：模型看不清其外观。",
+            f"the subject fills {100 * found.subject.area_share:.1f} % of it: the model sees little of how it looks.",
+            f"主体只占 {100 * found.subject.area_share:.1f}%：模型看不清其外观。",
             remedy=Text("Crop closer to it.", "请裁剪得离主体更近。"),
         )
 

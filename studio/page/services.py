@@ -14,7 +14,8 @@ from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from i2v_pipeline.images import open_picture
-from i2v_pipeline.inspection.preflight import picture_findings, subject_findings
+from i2v_pipeline.inspection.preflight import picture_findings
+from i2v_pipeline.inspection.subjects import SubjectFinder, subject_findings
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import Finding, Text
 from prompt_refiner import RefinerSettings
@@ -100,10 +101,8 @@ def picture_facts(path: Path) -> PictureFacts:
 
 @functools.lru_cache(maxsize=256)
 def subject_facts(path: Path) -> tuple[Finding, ...]:
-    """What the subject network says of the picture; remembered, since it takes half a second. Raises `PictureError`."""
-    from i2v_pipeline.engines.camera.subject import SubjectNetwork
-
-    return subject_findings(SubjectNetwork().find_small(open_picture(path).pixels))
+    """What is to say of the picture's subjects; remembered, since it takes half a second. Raises `PictureError`."""
+    return subject_findings(SubjectFinder().find(open_picture(path).pixels))
 
 
 @functools.lru_cache(maxsize=32)

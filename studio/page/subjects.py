@@ -19,6 +19,7 @@ from PIL import Image
 from i2v_pipeline.errors import InputError, PictureError
 from i2v_pipeline.images import open_picture
 from i2v_pipeline.inspection.references import findings_of, named
+from i2v_pipeline.inspection.subjects import SubjectFinder
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.subjects import name_of, prepare_reference
 from i2v_pipeline.types import Finding, GenerationRequest, Subject, Text
@@ -190,11 +191,9 @@ def seen_of(request: GenerationRequest) -> list[Seen]:
 @functools.lru_cache(maxsize=64)
 def see(image: Path, remove_background: bool, width: int, height: int) -> Seen:
     """Prepares the picture as the run will; remembered, since an uploaded file lies under the hash of its content."""
-    from i2v_pipeline.engines.camera.subject import SubjectNetwork
-
     try:
         picture = open_picture(image)
-        found = findings_of(picture, (width, height), SubjectNetwork().find_small(picture.pixels))
+        found = findings_of(picture, (width, height), SubjectFinder().find(picture.pixels))
     except PictureError as error:
         return Seen(problem=error.text)
     try:

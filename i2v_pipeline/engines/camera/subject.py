@@ -5,7 +5,6 @@ Knows no camera and no depth; decides only whether there is a clear subject and 
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from i2v_pipeline.errors import StudioError
+from i2v_pipeline.networks import read_network
 from i2v_pipeline.types import U8Image
 
 NETWORK_PATH = Path(__file__).with_name("u2netp.onnx")
@@ -51,13 +50,7 @@ class SubjectNetwork:
     """The loaded network. Raises `StudioError` where its file is missing or is not the one it should be."""
 
     def __init__(self, path: Path = NETWORK_PATH) -> None:
-        try:
-            weights = path.read_bytes()
-        except OSError as error:
-            raise _damaged(path, "cannot be read", "无法读取") from error
-        if hashlib.sha256(weights).hexdigest() != NETWORK_SHA256:
-            raise _damaged(path, "is damaged", "已损坏")
-        self._network = cv2.dnn.readNetFromONNX(np.frombuffer(weights, np.uint8))
+        self._network = read_network(path, NETWORK_SHA256)
 
     def find(self, pixels: U8Image) -> Subject:
         """Looks for the subject of one RGB picture."""
@@ -114,11 +107,3 @@ def judge_mask(mask: npt.NDArray[np.float32]) -> Subject:
     ridge = min(left, right) > RIDGE_EDGE_SHARE and bottom < RIDGE_EDGE_SHARE / 2 and confidence < RIDGE_CONFIDENCE
     found = MIN_AREA <= area_share <= MAX_AREA and confidence >= MIN_CONFIDENCE and not ridge
     return Subject(found=found, mask=mask, area_share=area_share, confidence=confidence)
-
-
-def _damaged(path: Path, en: str, zh: str) -> StudioError:
-    return StudioError(
-        f"The camera engine's subject network {path.name} {en}: it must be the file that came with the studio. "
-        "Fetch the project again.",
-        f"镜头引擎的主体识别网络 {path.name} {zh}：必须是随本项目提供的原文件。请重新获取项目。",
-    )
