@@ -33,6 +33,9 @@ OFF_CENTRE_AREA = 0.3
 MIN_FACE, MIN_FACE_OF_TALLEST = 0.025, 0.5
 """Of the picture's height, and of the tallest face: who is smaller than this passes by in the background."""
 
+LONE_FACE_SCORE = 0.7
+"""Leaves and rocks look like a face now and then, up to 0.53 so in landscapes; two of one height they never were."""
+
 NAME_THE_ONE = Text("Name the one that moves, or crop to it.", "请写明运动的主体，或裁剪到该主体。")
 
 
@@ -60,10 +63,11 @@ class SubjectFinder:
 
 def subject_findings(found: Found) -> tuple[Finding, ...]:
     """What is to say about the subjects: none that is clear, several, small, far from the middle."""
-    return tuple(_subject_findings(found.subject, _people(found.faces)))
+    return tuple(_subject_findings(found))
 
 
-def _subject_findings(subject: Subject, people: int) -> Iterator[Finding]:
+def _subject_findings(found: Found) -> Iterator[Finding]:
+    subject, people = found.subject, _people(found.faces)
     if people > 1:
         yield _finding(
             "multiple_subjects",
@@ -73,7 +77,7 @@ def _subject_findings(subject: Subject, people: int) -> Iterator[Finding]:
         )
         return
     if not subject.found:
-        if not people:
+        if not any(face.score >= LONE_FACE_SCORE for face in found.faces):
             yield _finding(
                 "no_subject",
                 "No clear subject stands out. A landscape may well be so; an action has nobody to do it.",
