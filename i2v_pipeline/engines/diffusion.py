@@ -24,14 +24,10 @@ from i2v_pipeline.engines.family import Family, Inputs, TileDone
 from i2v_pipeline.engines.levers import CACHE_NOT_RESUMED, Levers
 from i2v_pipeline.engines.loading import (
     DENOISERS,
-    DTYPES,
     Change,
     Parts,
-    choose_device,
-    choose_precision,
     load_tokenizer,
     nothing,
-    runtime_facts,
     sha256_of,
 )
 from i2v_pipeline.engines.lora import Lora, fusion_of, open_loras
@@ -44,6 +40,7 @@ from i2v_pipeline.engines.notes import (
     packed_weights_used,
     prompt_notes,
 )
+from i2v_pipeline.engines.runtime import DTYPES, choose_device, choose_precision, runtime_facts
 from i2v_pipeline.engines.state import Saved, StateKeeper, StateUnusable, sources_digest
 from i2v_pipeline.errors import OutOfMemory, Paused
 from i2v_pipeline.guidance import guidance_as_json
