@@ -13,7 +13,6 @@ import diffusers
 import torch
 import transformers
 from safetensors import safe_open
-from torch import Tensor
 
 from i2v_pipeline.engines import memory
 from i2v_pipeline.engines.gguf_weights import load_packed
@@ -341,12 +340,6 @@ def _move(module: Any, device: torch.device) -> None:  # noqa: ANN401
     """Also from within a step of the loop, where weights that were moved would become inference tensors for good."""
     with torch.inference_mode(False):
         module.to(device)
-
-
-def sha256_of(tensor: Tensor) -> str:
-    """A hash of the tensor's values, in its own type and in the order of its dimensions."""
-    values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return hashlib.sha256(values.data).hexdigest()
 
 
 def load_tokenizer(folder: Path) -> Any:  # noqa: ANN401 - transformers chooses the class
