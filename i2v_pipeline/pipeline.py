@@ -30,7 +30,8 @@ from i2v_pipeline.inspection.judge import Inspection, asked_and_seen, inspect_fr
 from i2v_pipeline.inspection.motion import summarise
 from i2v_pipeline.inspection.preflight import picture_findings, request_findings, without_repeats
 from i2v_pipeline.planning import learn, plan_run
-from i2v_pipeline.planning.costs import CUDA_CONTEXT_GIB, DENOISERS
+from i2v_pipeline.planning.costs import CUDA_CONTEXT_GIB
+from i2v_pipeline.planning.job import DENOISERS
 from i2v_pipeline.planning.learned import EMPTY, Amounts, read_book
 from i2v_pipeline.planning.machine import Machine, held_bytes, this_machine
 from i2v_pipeline.presets import find_engine
