@@ -14,8 +14,8 @@ import gradio as gr
 from i2v_pipeline.errors import InputError, StudioError
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import Text
+from studio.axes import FIELDS, propose_values, split_values
 from studio.compare import (
-    FIELDS,
     MAX_DRAFTS,
     Base,
     Sentence,
@@ -24,8 +24,6 @@ from studio.compare import (
     left_out,
     make_sketch,
     plan_total,
-    propose_values,
-    split_values,
 )
 from studio.jobs.comparisons import Axis, Comparison, Comparisons, Sketch
 from studio.jobs.store import Job
