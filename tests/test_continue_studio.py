@@ -27,7 +27,8 @@ from i2v_pipeline.video import probe_video, strip_video
 from prompt_refiner import RefinerSettings
 from studio.cli import main
 from studio.continuing import Wish, request_to_continue
-from studio.jobs.store import Job, JobStore
+from studio.jobs.store import JobStore
+from studio.jobs.types import Job
 from studio.jobs.worker import run_job
 
 SMALL = replace(

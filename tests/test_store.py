@@ -14,8 +14,8 @@ from pydantic import TypeAdapter
 
 from i2v_pipeline.types import AddedElement, GenerationRequest, Motion, PromptOrigin, Text
 from studio.jobs.database import DataError
-from studio.jobs.store import JobProgress, JobStore
-from studio.jobs.types import MAX_WAITING, JobError, QueueFull
+from studio.jobs.store import JobStore
+from studio.jobs.types import MAX_WAITING, JobError, JobProgress, QueueFull
 
 BACK = Text("died", "已退出")
 TYPED = PromptOrigin(typed="", refined="", source="typed")

@@ -25,7 +25,7 @@ from studio.api.body import CreateVideo, read_body, read_extension_body
 from studio.api.errors import ApiError, error_response, response_of
 from studio.api.wire import DeletedVideo, ErrorAnswer, Variant, Video, VideoPage, video_of
 from studio.continuing import request_of_sent_video
-from studio.jobs.store import POSTER_NAME, REPORT_NAME, VIDEO_NAME, Job
+from studio.jobs.types import POSTER_NAME, REPORT_NAME, VIDEO_NAME, Job
 from studio.orders import Extension, Order, Ordered, read_extension, read_order
 from studio.owners import owner_of
 from studio.page.services import Services

@@ -19,14 +19,8 @@ from studio.jobs import folders, leases
 from studio.jobs.database import Database, told
 from studio.jobs.rows import PROGRESS, REQUEST, jobs_of
 from studio.jobs.types import (
-    FIRST_FRAME_NAME,
     FOLDER_GONE,
     MAX_WAITING,
-    OVER,
-    POSTER_NAME,
-    PREVIEW_NAME,
-    REPORT_NAME,
-    VIDEO_NAME,
     Job,
     JobError,
     JobProgress,
@@ -35,19 +29,6 @@ from studio.jobs.types import (
     QueueFull,
     Wish,
 )
-
-__all__ = [
-    "FIRST_FRAME_NAME",
-    "OVER",
-    "POSTER_NAME",
-    "PREVIEW_NAME",
-    "REPORT_NAME",
-    "VIDEO_NAME",
-    "Job",
-    "JobProgress",
-    "JobState",
-    "JobStore",
-]
 
 _NOT_WAITING = Text(
     "This job is no longer waiting: only a waiting job can be moved or edited. Cancel it, or make a new one.",

@@ -26,7 +26,7 @@ from studio.compare import (
     plan_total,
 )
 from studio.jobs.comparisons import Axis, Comparison, Comparisons, Sketch
-from studio.jobs.store import Job
+from studio.jobs.types import Job
 from studio.page import compare_view
 from studio.page.desk import Data, Desk, OpenPage, Updates
 from studio.page.edge import at_edge

@@ -12,7 +12,8 @@ import gradio as gr
 from i2v_pipeline.aftercare.length import length_of
 from i2v_pipeline.errors import InputError
 from i2v_pipeline.types import Text
-from studio.jobs.store import POSTER_NAME, Job, JobStore
+from studio.jobs.store import JobStore
+from studio.jobs.types import POSTER_NAME, Job
 from studio.library import CleanUp, bytes_of, clean_up_by_age, clean_up_by_size
 from studio.page.desk import PAGE_OF_JOBS, Data, Desk, Look, OpenPage, Updates
 from studio.page.edge import at_edge
