@@ -30,7 +30,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 # Run as a file, a program that counts finds the project only now.
 from bench.engines_gpu import CONFIGS, build_empty, fill, kinds_of  # noqa: E402
 from i2v_pipeline.engines import i2vgen_xl, wan  # noqa: E402
-from i2v_pipeline.engines.loading import DTYPES  # noqa: E402
+from i2v_pipeline.engines.runtime import DTYPES  # noqa: E402
 from i2v_pipeline.engines.two_timesteps import use_two_timesteps  # noqa: E402
 from i2v_pipeline.presets import load_presets  # noqa: E402
 

@@ -224,7 +224,7 @@ def crash(studio: Studio, recipes: Mapping[str, GenerationRequest], kills: int, 
 
 def being_made(studio: Studio) -> str:
     """The stage of a running job whose frames or latents are being computed; empty where there is none."""
-    jobs = [studio.store.get(job_id) for job_id in studio.store.running_jobs()]
+    jobs = [studio.store.get(lease.job_id) for lease in studio.store.leases()]
     stages = [job.progress.stage for job in jobs if job and job.progress and job.progress.step > 0]
     return next((stage for stage in stages if stage in BEING_MADE), "")
 

@@ -59,8 +59,9 @@ from i2v_pipeline.engines.diffusion import DiffusionEngine  # noqa: E402
 from i2v_pipeline.engines.loading import HOST  # noqa: E402
 from i2v_pipeline.errors import OutOfMemory, StudioError  # noqa: E402
 from i2v_pipeline.planning import plan_run  # noqa: E402
-from i2v_pipeline.planning.costs import cost_of, job_of  # noqa: E402
+from i2v_pipeline.planning.costs import cost_of  # noqa: E402
 from i2v_pipeline.planning.devices import find_device  # noqa: E402
+from i2v_pipeline.planning.job import job_of  # noqa: E402
 from i2v_pipeline.planning.learned import History, Past  # noqa: E402
 from i2v_pipeline.planning.machine import Machine, installed_kernels  # noqa: E402
 from i2v_pipeline.planning.modes import mode_called  # noqa: E402

@@ -23,10 +23,12 @@ sys.path.insert(0, str(ROOT))
 
 # Run as a file, this program finds the project only now.
 from i2v_pipeline.planning import plan_run  # noqa: E402
-from i2v_pipeline.planning.costs import EAGER, OVERHEAD, Tuning, cost_of, job_of, step_seconds  # noqa: E402
+from i2v_pipeline.planning.costs import OVERHEAD, cost_of, step_seconds  # noqa: E402
 from i2v_pipeline.planning.devices import find_device  # noqa: E402
+from i2v_pipeline.planning.job import job_of  # noqa: E402
 from i2v_pipeline.planning.machine import Machine  # noqa: E402
 from i2v_pipeline.planning.modes import LADDER  # noqa: E402
+from i2v_pipeline.planning.tuning import EAGER, Tuning  # noqa: E402
 from i2v_pipeline.presets import load_presets  # noqa: E402
 from i2v_pipeline.types import GenerationRequest, Motion, PromptOrigin  # noqa: E402
 

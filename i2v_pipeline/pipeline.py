@@ -30,7 +30,8 @@ from i2v_pipeline.inspection.judge import Inspection, asked_and_seen, inspect_fr
 from i2v_pipeline.inspection.motion import summarise
 from i2v_pipeline.inspection.preflight import picture_findings, request_findings, without_repeats
 from i2v_pipeline.planning import learn, plan_run
-from i2v_pipeline.planning.costs import CUDA_CONTEXT_GIB, DENOISERS
+from i2v_pipeline.planning.costs import CUDA_CONTEXT_GIB
+from i2v_pipeline.planning.job import DENOISERS
 from i2v_pipeline.planning.learned import EMPTY, Amounts, read_book
 from i2v_pipeline.planning.machine import Machine, held_bytes, this_machine
 from i2v_pipeline.presets import find_engine
@@ -127,18 +128,16 @@ def run(
 
     # 2. Generate and write, frame by frame; in a mode that needs less where memory runs out
     engine, length = engines.get(spec), length_of(request)
-    cuts: list[int] = []
     unfinished = outputs.video.with_name(f".{outputs.video.stem}.unfinished.mp4")
 
-    def generate(mode: str, hear: OnProgress) -> WrittenVideo:
+    def generate(mode: str, hear: OnProgress) -> tuple[WrittenVideo, list[int]]:
         made = engine.generate(request, prepared, hear, outputs.state, mode)
         cared = care_for(request, clock.watch(made if joining is None else joining.frames(made)), folder)
         written = write_video(cared.frames, unfinished, width=request.width, height=request.height, fps=length.fps)
-        cuts[:] = cared.cuts
-        return written
+        return written, cared.cuts
 
     try:
-        written, attempts = carry_out(spec, request, lambda: this_machine(folder), plan, generate, clock)
+        (written, cuts), attempts = carry_out(spec, request, lambda: this_machine(folder), plan, generate, clock)
 
         # 3. Read back what was really written
         clock(Progress(stage="write", step=length.frames, steps=length.frames, seconds_left=0.0, note=attempts.note))
@@ -174,11 +173,7 @@ def run(
         report = _finish(unfinished, outputs, facts, _stored(prepared) if joining is None else joining.stored_picture)
     finally:
         unfinished.unlink(missing_ok=True)
-    if outputs.first_frame and shown is not None:
-        Image.fromarray(shown).save(outputs.first_frame, "PNG")
-    if outputs.poster:
-        write_poster(outputs.poster, written.first_frame)
-    write_json(outputs.report, report)
+    _write_beside(outputs, report, begins_with=shown, poster=written.first_frame)
     if outputs.learned is not None and engine_facts.get("mode", plan.mode) == plan.mode:
         _learn(outputs.learned, facts, machine)
     return report
@@ -238,6 +233,15 @@ def _finish(unfinished: Path, outputs: Outputs, facts: Run, picture: tuple[str, 
         last_picture=_stored(last) if kept and last else None,
         references=[_stored(other) for other in facts.prepared.others] if kept else (),
     )
+
+
+def _write_beside(outputs: Outputs, report: dict[str, Any], *, begins_with: U8Image | None, poster: U8Image) -> None:
+    """Writes what is wanted beside the video, the report last."""
+    if outputs.first_frame and begins_with is not None:
+        Image.fromarray(begins_with).save(outputs.first_frame, "PNG")
+    if outputs.poster:
+        write_poster(outputs.poster, poster)
+    write_json(outputs.report, report)
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

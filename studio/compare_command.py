@@ -1,6 +1,6 @@
 """The command `compare`: a grid of videos in this very process, as files in a folder. Knows no store.
 
-What is varied, and every rule about it, stands in `studio.compare`.
+What is varied, and every rule about it, stands in `studio.axes` and `studio.compare`.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ def _make_cells(
 
 def _axis(text: str, option: str) -> Axis:
     """`guidance=5,7,9`. Raises `InputError` for a field that there is not."""
-    from studio.compare import FIELDS, split_values
+    from studio.axes import FIELDS, split_values
 
     field, _, values = text.partition("=")
     known: AxisField | None = next((each for each in FIELDS if each == field.strip()), None)

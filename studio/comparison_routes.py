@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Route
 from i2v_pipeline.errors import StudioError
 from studio.comparison_files import CellResult, Grid, table_csv, write_grid
 from studio.jobs.comparisons import Comparison, Comparisons
-from studio.jobs.store import Job
+from studio.jobs.types import Job
 from studio.media import NOT_HERE
 from studio.owners import owner_of
 from studio.page.services import Services

@@ -8,6 +8,7 @@ import time
 from types import TracebackType
 
 from i2v_pipeline.errors import StudioError
+from studio.jobs.erasing import purge
 from studio.jobs.store import JobStore
 
 log = logging.getLogger("studio.housekeeping")
@@ -45,7 +46,7 @@ class Housekeeping:
 def sweep(store: JobStore, now: float) -> None:
     """Removes what was deleted long enough before `now`; what cannot be removed is tried again the next time."""
     try:
-        freed = store.purge(now - KEEP_DELETED_S)
+        freed = purge(store, now - KEEP_DELETED_S)
     except (StudioError, OSError):
         log.exception("Deleted jobs could not be taken off the disk")
         return

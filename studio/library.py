@@ -18,7 +18,7 @@ from PIL import Image
 from i2v_pipeline.errors import VideoError
 from i2v_pipeline.types import U8Frames
 from i2v_pipeline.video import read_frames
-from studio.jobs.store import REPORT_NAME, VIDEO_NAME, Job
+from studio.jobs.types import REPORT_NAME, VIDEO_NAME, Job
 
 DAY_S = 86400.0
 CHUNK_BYTES = 1 << 20

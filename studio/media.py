@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from studio.jobs.store import POSTER_NAME, PREVIEW_NAME, REPORT_NAME, VIDEO_NAME
+from studio.jobs.types import POSTER_NAME, PREVIEW_NAME, REPORT_NAME, VIDEO_NAME
 from studio.library import zip_chunks
 from studio.owners import owner_of
 from studio.page.services import Services, example_thumbnail

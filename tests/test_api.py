@@ -31,7 +31,8 @@ from i2v_pipeline.video import probe_video
 from prompt_refiner import RefinerSettings
 from studio.api.body import MAX_BODY, CreateVideo
 from studio.api.wire import percent_of, status_of, video_of
-from studio.jobs.store import OVER, Job, JobProgress, JobStore
+from studio.jobs.store import JobStore
+from studio.jobs.types import OVER, Job, JobProgress
 from studio.jobs.worker import Reporter
 from studio.orders import Extension, make_order, read_order
 from studio.page.services import Services

@@ -19,7 +19,8 @@ from i2v_pipeline.pipeline import EngineCache
 from i2v_pipeline.types import Subject
 from i2v_pipeline.video import read_references
 from studio.api.routes import make_api
-from studio.jobs.store import Job, JobStore
+from studio.jobs.store import JobStore
+from studio.jobs.types import Job
 from studio.jobs.worker import run_job
 from studio.owners import OWNER_HEADER
 

@@ -23,9 +23,10 @@ from i2v_pipeline.engines import memory  # noqa: E402
 from i2v_pipeline.engines.loading import Parts  # noqa: E402
 from i2v_pipeline.errors import StudioError  # noqa: E402
 from i2v_pipeline.pipeline import EngineCache, Outputs, run  # noqa: E402
-from i2v_pipeline.planning.costs import cost_of, job_of  # noqa: E402
+from i2v_pipeline.planning.costs import cost_of  # noqa: E402
 from i2v_pipeline.planning.devices import find_device  # noqa: E402
 from i2v_pipeline.planning.diffusion import frugal_mode  # noqa: E402
+from i2v_pipeline.planning.job import job_of  # noqa: E402
 from i2v_pipeline.planning.machine import Machine  # noqa: E402
 from i2v_pipeline.planning.modes import CPU_LADDER, mode_called, modes_for  # noqa: E402
 from i2v_pipeline.presets import load_presets  # noqa: E402

@@ -17,7 +17,7 @@ from tiny_models import I2VGEN, WAN_5B, WAN_A14B, frames_of, request_for  # noqa
 
 from i2v_pipeline import hub  # noqa: E402
 from i2v_pipeline.engines import load_engine  # noqa: E402
-from i2v_pipeline.engines.loading import choose_device, choose_precision  # noqa: E402
+from i2v_pipeline.engines.runtime import choose_device, choose_precision  # noqa: E402
 from i2v_pipeline.errors import InputError, ModelError  # noqa: E402
 from i2v_pipeline.presets import load_presets  # noqa: E402
 

@@ -14,11 +14,9 @@ from i2v_pipeline.planning.machine import Machine
 from i2v_pipeline.presets import find_engine, load_presets
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import LoraRef, Motion
+from studio.axes import FIELDS, MAX_CELLS, WORDS, propose_values, split_values
 from studio.compare import (
-    FIELDS,
-    MAX_CELLS,
     MAX_DRAFTS,
-    WORDS,
     Base,
     Sentence,
     check_models,
@@ -26,9 +24,7 @@ from studio.compare import (
     left_out,
     make_sketch,
     plan_total,
-    propose_values,
     run_order,
-    split_values,
 )
 from studio.jobs.comparisons import Axis
 from studio.recipe import Choice, origin_of

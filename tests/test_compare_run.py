@@ -20,8 +20,9 @@ from studio.compare import Base, Sentence, make_sketch
 from studio.comparison_files import grid_shape, table_csv, write_grid
 from studio.comparison_routes import grid_of
 from studio.jobs.comparisons import Axis, Comparison, Comparisons
-from studio.jobs.store import Job, JobStore
+from studio.jobs.store import JobStore
 from studio.jobs.supervisor import Supervisor
+from studio.jobs.types import Job
 from studio.recipe import Choice, origin_of
 
 CAT = Path(__file__).resolve().parents[1] / "examples" / "cat.jpg"

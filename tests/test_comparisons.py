@@ -12,6 +12,7 @@ from test_store import REQUEST
 
 from studio.jobs.comparisons import Axis, Comparisons, Sketch
 from studio.jobs.database import SCHEMA
+from studio.jobs.erasing import erase
 from studio.jobs.store import JobStore
 from studio.jobs.types import MAX_WAITING, QueueFull
 
@@ -63,7 +64,7 @@ def test_a_deleted_cell_is_gone_and_back_when_the_delete_is_undone(store: JobSto
     store.restore(comparison.jobs[1])
     assert None not in comparisons.cells(comparison)
     store.delete(comparison.jobs[0])
-    assert store.erase(comparison.jobs[0])
+    assert erase(store, comparison.jobs[0])
     assert [cell is None for cell in comparisons.cells(comparison)] == [True, False, False, False]
 
 

@@ -27,7 +27,9 @@ from i2v_pipeline.video import probe_video, strip_video
 from prompt_refiner import RefinerSettings
 from studio.cli import main
 from studio.continuing import Wish, request_to_continue
-from studio.jobs.store import Job, JobStore
+from studio.jobs.erasing import erase
+from studio.jobs.store import JobStore
+from studio.jobs.types import Job
 from studio.jobs.worker import run_job
 
 SMALL = replace(
@@ -76,7 +78,7 @@ def test_a_job_keeps_the_video_that_it_continues_and_runs_after_that_one_is_gone
     assert job.request.continues == Continuation(video=job.folder / "input-continued.mp4", frame=5)
     assert job.request.video_frames == 11
     store.delete(first.id)
-    store.erase(first.id)
+    erase(store, first.id)
     done = finish(store, job)
     assert done.state == "done", done.message
     clips = report_of(done)["continuation"]["clips"]

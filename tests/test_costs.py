@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from i2v_pipeline.planning.architectures import Transformer, Work, load_architectures
-from i2v_pipeline.planning.costs import job_of
+from i2v_pipeline.planning.job import job_of
 from i2v_pipeline.presets import load_presets
 from i2v_pipeline.types import GenerationRequest, Motion, PromptOrigin
 

@@ -24,9 +24,10 @@ from i2v_pipeline.errors import InputError, ModelError  # noqa: E402
 from i2v_pipeline.gguf_files import NO_FP8, PACKED_KINDS  # noqa: E402
 from i2v_pipeline.gguf_folder import make_folder, without_denoisers  # noqa: E402
 from i2v_pipeline.planning import plan_run  # noqa: E402
-from i2v_pipeline.planning.costs import cost_of, job_of  # noqa: E402
+from i2v_pipeline.planning.costs import cost_of  # noqa: E402
 from i2v_pipeline.planning.devices import find_device  # noqa: E402
 from i2v_pipeline.planning.diffusion import frugal_mode, unlearned  # noqa: E402
+from i2v_pipeline.planning.job import job_of  # noqa: E402
 from i2v_pipeline.planning.machine import Machine  # noqa: E402
 from i2v_pipeline.planning.modes import LADDER, mode_called  # noqa: E402
 from i2v_pipeline.planning.packed import BITS, SCRATCH_BYTES, WIDEN_BYTES, WIDENED_AT_ONCE, as_if_packed  # noqa: E402

@@ -65,7 +65,8 @@ def rendering(store, job):
 
 def worker_of(store, job):
     """The process number of the worker that runs the job now, None where none does."""
-    return store.running_jobs().get(job.id)
+    lease = store.lease_of(job.id)
+    return lease and lease.worker
 
 
 def test_a_job_becomes_a_video_and_a_report_that_stands_inside_it_too(store, supervisor):

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from i2v_pipeline.types import Text
-from studio.jobs.store import JobProgress, JobStore
-from studio.jobs.types import JobError
+from studio.jobs.store import JobStore
+from studio.jobs.types import JobError, JobProgress
 from tests.test_store import REQUEST
 
 BACK = Text("died", "已退出")

@@ -20,8 +20,9 @@ from i2v_pipeline.engines.attention import choose_attention, try_kernel, use_att
 from i2v_pipeline.engines.diffusion import DiffusionEngine  # noqa: E402
 from i2v_pipeline.errors import Cancelled, InputError, RequestError  # noqa: E402
 from i2v_pipeline.planning.architectures import load_architectures  # noqa: E402
-from i2v_pipeline.planning.costs import cost_of, job_of  # noqa: E402
+from i2v_pipeline.planning.costs import cost_of  # noqa: E402
 from i2v_pipeline.planning.devices import find_device  # noqa: E402
+from i2v_pipeline.planning.job import job_of  # noqa: E402
 from i2v_pipeline.planning.modes import LADDER  # noqa: E402
 from i2v_pipeline.planning.tuning import COMPILE_S, attention_for, faster_here, tuning_of  # noqa: E402
 from i2v_pipeline.presets import load_presets  # noqa: E402

@@ -20,7 +20,8 @@ from video_frames import moving
 
 from i2v_pipeline.video import read_frames, write_video
 from studio.housekeeping import KEEP_DELETED_S, sweep
-from studio.jobs.store import Job, JobStore
+from studio.jobs.store import JobStore
+from studio.jobs.types import Job
 from studio.library import DAY_S, bytes_of, clean_up_by_age, clean_up_by_size, file_stem, last_frame_png, zip_chunks
 from studio.media import media_routes
 from studio.owners import OWNER_HEADER

@@ -17,8 +17,8 @@ from i2v_pipeline.errors import RequestError
 from i2v_pipeline.pipeline import EngineCache
 from i2v_pipeline.presets import load_presets
 from i2v_pipeline.types import Aftercare, GuidanceSchedule, LoraRef, Motion
-from studio.jobs.store import Job, JobStore
-from studio.jobs.types import MAX_WAITING
+from studio.jobs.store import JobStore
+from studio.jobs.types import MAX_WAITING, Job
 from studio.jobs.worker import run_job
 from studio.page import notes
 from studio.page.desk import PAGE_OF_JOBS

@@ -22,7 +22,8 @@ from i2v_pipeline.types import Motion
 from i2v_pipeline.video import probe_video, write_video
 from studio.comparison_routes import comparison_routes
 from studio.jobs.comparisons import Comparison
-from studio.jobs.store import Job, JobStore
+from studio.jobs.store import JobStore
+from studio.jobs.types import Job
 from studio.measures import METRICS
 from studio.owners import OWNER_HEADER
 from studio.page.refine import Proposal

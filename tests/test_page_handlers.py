@@ -16,7 +16,8 @@ from page_handlers import CAT, FIELDS, FORM, REQUEST, Studio, opening, page
 from i2v_pipeline.planning.devices import find_device
 from i2v_pipeline.planning.machine import Machine
 from i2v_pipeline.types import Text
-from studio.jobs.store import Job, JobProgress, JobStore
+from studio.jobs.store import JobStore
+from studio.jobs.types import Job, JobProgress
 from studio.page import notes, status
 from studio.page.text import label
 

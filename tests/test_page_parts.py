@@ -23,7 +23,8 @@ from i2v_pipeline.specs import Capabilities
 from i2v_pipeline.types import CameraTag, GenerationRequest, Motion, PromptOrigin, StageName, Text
 from prompt_refiner import RefinerSettings
 from prompt_refiner.types import Verdict, Warned
-from studio.jobs.store import Job, JobProgress, JobState, JobStore
+from studio.jobs.store import JobStore
+from studio.jobs.types import Job, JobProgress, JobState
 from studio.page import draft, status, words
 from studio.page.desk import OpenPage
 from studio.page.edge import OUR_FAULT, at_edge

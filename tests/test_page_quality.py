@@ -14,7 +14,8 @@ from bench.synthetic_clips import Clip, make
 from i2v_pipeline.inspection.defects import FlagCode
 from i2v_pipeline.inspection.judge import inspect_frames, quality_of
 from i2v_pipeline.types import GenerationRequest, Motion, PromptOrigin
-from studio.jobs.store import Job, JobStore
+from studio.jobs.store import JobStore
+from studio.jobs.types import Job
 from studio.page import status, words
 from studio.page.desk import OpenPage
 from studio.page.history import history_html

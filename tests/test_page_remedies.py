@@ -18,7 +18,8 @@ from bench.preflight import ROOT
 from i2v_pipeline.presets import find_engine
 from i2v_pipeline.report import finding_of
 from i2v_pipeline.types import Change, Finding, Text
-from studio.jobs.store import Job, JobStore
+from studio.jobs.store import JobStore
+from studio.jobs.types import Job
 from studio.page import status
 from studio.page.remedies import changes_words, form_values
 

@@ -14,8 +14,9 @@ from bench import plan as published
 from i2v_pipeline.errors import InputError, RequestError
 from i2v_pipeline.images import legal_frames
 from i2v_pipeline.planning import diffusion, plan_run
-from i2v_pipeline.planning.costs import READ_BYTES_PER_S, cost_of, job_of
+from i2v_pipeline.planning.costs import READ_BYTES_PER_S, cost_of
 from i2v_pipeline.planning.devices import find_device, known_devices, processor
+from i2v_pipeline.planning.job import job_of
 from i2v_pipeline.planning.machine import Machine, find_card, free_ram_bytes, margin_from_environment, this_machine
 from i2v_pipeline.planning.modes import LADDER, mode_called, modes_for
 from i2v_pipeline.presets import load_presets

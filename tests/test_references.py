@@ -73,7 +73,7 @@ def family_of(make, kaleido):
         request = kaleido(**changes)
         engine = make(spec)
         loaded = engine._load(request, mode_called("resident"))
-        family, loaded.parts.adapt = loaded.family, lambda *given: engine._adapt(loaded, *given)
+        family, loaded.parts.adapt = loaded.family, loaded.adapt
         pictures = [each.pixels for each in picture_for(request).references]
         inputs = Inputs(request=request, first=pictures[0], last=None, others=tuple(pictures[1:]))
         conditioning = family.encode(inputs)

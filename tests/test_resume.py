@@ -182,7 +182,7 @@ def test_what_one_process_saved_is_gone_on_with_in_another(engine_for, request_o
 def test_nor_is_that_of_other_code(engine_for, request_of, tmp_path, monkeypatch):
     request, state = request_of(WAN_5B), tmp_path / "state.safetensors"
     stopped(engine_for(WAN_5B), request, state, "denoise", 3)
-    monkeypatch.setattr("i2v_pipeline.engines.diffusion.sources_digest", lambda: "another")
+    monkeypatch.setattr("i2v_pipeline.engines.loaded.sources_digest", lambda: "another")
     engine = engine_for(WAN_5B)
     frames_of(engine, request, state)
     assert "state_not_used" in [finding.code for finding in engine.findings()]

@@ -20,7 +20,8 @@ from starlette.types import Receive, Scope, Send
 
 from i2v_pipeline.errors import InputError
 from i2v_pipeline.types import GenerationRequest, Motion, PromptOrigin
-from studio.jobs.store import Job, JobStore
+from studio.jobs.store import JobStore
+from studio.jobs.types import Job
 from studio.login import Login
 from studio.owners import key_owner
 from studio.server import allowed_hosts, take_address

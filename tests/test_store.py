@@ -14,8 +14,9 @@ from pydantic import TypeAdapter
 
 from i2v_pipeline.types import AddedElement, GenerationRequest, Motion, PromptOrigin, Text
 from studio.jobs.database import DataError
-from studio.jobs.store import JobProgress, JobStore
-from studio.jobs.types import MAX_WAITING, JobError, QueueFull
+from studio.jobs.erasing import purge
+from studio.jobs.store import JobStore
+from studio.jobs.types import MAX_WAITING, JobError, JobProgress, QueueFull
 
 BACK = Text("died", "已退出")
 TYPED = PromptOrigin(typed="", refined="", source="typed")
@@ -126,7 +127,7 @@ def test_an_owner_whose_turn_is_longest_ago_comes_first_though_it_has_no_job_lef
         store.claim(1)
         store.finish(job.id, "done")
         store.delete(job.id)
-    store.purge(time.time() + 1)
+    purge(store, time.time() + 1)
     assert store.list("me") == store.list("you") == []
     late, early = store.submit(request_with_picture, "you"), store.submit(request_with_picture, "me")
     assert [store.claim(1).id, store.claim(1).id] == [early.id, late.id]
@@ -247,7 +248,7 @@ def test_a_running_job_that_is_deleted_is_cancelled(store, request_with_picture)
     store.claim(1)
     store.delete(job.id)
     assert store.wish_for(store.lease_of(job.id)) == "cancel"
-    assert store.purge(time.time() + 1) == 0
+    assert purge(store, time.time() + 1) == 0
     store.finish(job.id, "cancelled")
     assert store.restore(job.id).state == "cancelled"
 
@@ -262,12 +263,12 @@ def test_a_purge_removes_what_was_deleted_long_enough_ago_and_says_how_much(stor
     orphan = store.jobs_folder / "orphan"
     orphan.mkdir()
     (orphan / "input.png").write_bytes(b"123")
-    assert store.purge(between) == len(b"bytes of a picture")
+    assert purge(store, between) == len(b"bytes of a picture")
     assert store.get(old.id) is None
     assert not old.folder.exists()
     assert store.get(new.id).folder.exists() and store.get(kept.id).folder.exists()
     os.utime(orphan, (0, 0))
-    assert store.purge(0) == 3
+    assert purge(store, 0) == 3
     assert not orphan.exists()
 
 

@@ -18,6 +18,7 @@ from i2v_pipeline.pipeline import EngineCache
 from i2v_pipeline.types import Text
 from studio.jobs import database, worker
 from studio.jobs.database import DataError
+from studio.jobs.erasing import purge
 from studio.jobs.store import JobStore
 from studio.jobs.types import JobError
 from tests.test_store import REQUEST
@@ -213,7 +214,7 @@ def test_a_waiting_job_whose_folder_was_removed_says_so_whatever_is_asked(store)
     store.release(job.id)
     assert store.cancel(job.id).state == "cancelled"
     store.delete(job.id)
-    assert store.purge(time.time() + 1) == 0
+    assert purge(store, time.time() + 1) == 0
     assert store.get(job.id) is None
 
 

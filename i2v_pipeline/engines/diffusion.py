@@ -7,8 +7,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
-from importlib import metadata
+from dataclasses import fields, replace
 from pathlib import Path
 from traceback import format_exception
 from typing import Any
@@ -22,65 +21,22 @@ from i2v_pipeline.engines.cache import ConditioningCache
 from i2v_pipeline.engines.families import family_of
 from i2v_pipeline.engines.family import Family, Inputs, TileDone
 from i2v_pipeline.engines.levers import CACHE_NOT_RESUMED, Levers
-from i2v_pipeline.engines.loading import (
-    DENOISERS,
-    DTYPES,
-    Change,
-    Parts,
-    choose_device,
-    choose_precision,
-    load_tokenizer,
-    nothing,
-    runtime_facts,
-    sha256_of,
-)
-from i2v_pipeline.engines.lora import Lora, fusion_of, open_loras
+from i2v_pipeline.engines.loaded import Loaded
+from i2v_pipeline.engines.loading import DENOISERS, Parts, load_tokenizer
+from i2v_pipeline.engines.lora import open_loras
 from i2v_pipeline.engines.meter import LoadTeller, VramMeter
-from i2v_pipeline.engines.notes import (
-    STATE_NOT_SAVED,
-    STATE_NOT_USED,
-    mode_notes,
-    offload_words,
-    packed_weights_used,
-    prompt_notes,
-)
-from i2v_pipeline.engines.state import Saved, StateKeeper, StateUnusable, sources_digest
+from i2v_pipeline.engines.notes import STATE_NOT_SAVED, STATE_NOT_USED, mode_notes, packed_weights_used, prompt_notes
+from i2v_pipeline.engines.runtime import DTYPES, choose_device, choose_precision, runtime_facts
+from i2v_pipeline.engines.state import Saved, StateKeeper, StateUnusable
 from i2v_pipeline.errors import OutOfMemory, Paused
-from i2v_pipeline.guidance import guidance_as_json
 from i2v_pipeline.hub import checkpoint_sha256, find_checkpoint
-from i2v_pipeline.planning.machine import installed_kernels
 from i2v_pipeline.planning.modes import Mode, mode_called
 from i2v_pipeline.specs import EngineSpec
-from i2v_pipeline.types import (
-    Aftercare,
-    Finding,
-    GenerationRequest,
-    OnProgress,
-    Precision,
-    Prepared,
-    Progress,
-    StageName,
-    U8Frames,
-)
+from i2v_pipeline.types import Finding, GenerationRequest, OnProgress, Prepared, Progress, StageName, U8Frames
 
 log = logging.getLogger("studio.diffusion")
 
 PREVIEW_EVERY_S = 0.5
-
-
-@dataclass(kw_only=True)
-class _Loaded:
-    """What stays between runs; it holds for one checkpoint, device and precision."""
-
-    key: tuple[Path | None, torch.device, Precision | str]
-    precision: Precision
-    parts: Parts
-    tokenizer: Any
-    family: Family[Any]
-    checkpoint_sha256: str
-    runtime: Mapping[str, Any]
-    loras: tuple[Lora, ...] = ()
-    lora_findings: list[Finding] = field(default_factory=list)
 
 
 class DiffusionEngine:
@@ -91,7 +47,7 @@ class DiffusionEngine:
         self._spec = spec
         self._diffusion = spec.diffusion
         self._cache = ConditioningCache()
-        self._loaded: _Loaded | None = None
+        self._loaded: Loaded | None = None
         self._findings: list[Finding] = []
         self._facts: dict[str, Any] = {}
         self._decode_seconds_per_value = 0.0
@@ -137,10 +93,10 @@ class DiffusionEngine:
         parts, family = loaded.parts, loaded.family
         meter = VramMeter(on_progress, parts.device)
         on_progress = teller = LoadTeller(meter, loads)
-        parts.on_load, parts.adapt = teller.on_load, lambda name, model: self._adapt(loaded, name, model)
+        parts.on_load, parts.adapt = teller.on_load, loaded.adapt
         if parts.device.type == "cuda":
             self._facts["vram_before_gib"] = memory.held_gib(parts.device)
-        self._change_loras(loaded, open_loras(request.loras))
+        loaded.change_loras(open_loras(request.loras))
         parts.loaded.clear()
         self._cache.reused.clear()
         findings, facts = prompt_notes(self._spec.prompt_style, family.read_text, loaded.tokenizer, request)
@@ -158,7 +114,7 @@ class DiffusionEngine:
         if request.cache != "off":
             state_path = None
             self._findings.append(CACHE_NOT_RESUMED)
-        with contextlib.closing(StateKeeper(state_path, self._state_key(inputs, loaded, scheduler))) as keeper:
+        with contextlib.closing(StateKeeper(state_path, loaded.state_key(inputs, scheduler))) as keeper:
             # 3. Denoise, from the start or from what an earlier run has saved
             self._stage = "denoise"
             start = self._start(family, scheduler, request, keeper, parts.device)
@@ -166,7 +122,7 @@ class DiffusionEngine:
                 family.load_denoisers()
             levers = Levers(self._spec, parts)
             with levers.pulled(request):
-                self._note_run(request, loaded, scheduler)
+                self._facts |= loaded.facts(request, scheduler)
                 latents = self._denoise(loaded, conditioning, scheduler, request, teller, keeper, start)
             self._facts |= levers.facts
             self._findings += [*loaded.lora_findings, *levers.findings]
@@ -200,7 +156,7 @@ class DiffusionEngine:
 
     # --- the stages ---------------------------------------------------------------------------------------------------
 
-    def _load(self, request: GenerationRequest, mode: Mode) -> _Loaded:
+    def _load(self, request: GenerationRequest, mode: Mode) -> Loaded:
         device = choose_device(request.device)
         precision = choose_precision(request.precision, self._diffusion.precision, device)
         key = (request.checkpoint, device, request.precision)
@@ -213,8 +169,9 @@ class DiffusionEngine:
             dtypes = {name: torch.float32 if name in in_fp32 else DTYPES[precision] for name in kinds}
             parts = Parts(checkpoint, kinds=kinds, dtypes=dtypes, device=device, precision=request.precision, mode=mode)
             tokenizer = load_tokenizer(checkpoint.folder)
-            self._loaded = _Loaded(
+            self._loaded = Loaded(
                 key=key,
+                diffusion=self._diffusion,
                 precision=precision,
                 parts=parts,
                 tokenizer=tokenizer,
@@ -224,41 +181,6 @@ class DiffusionEngine:
             )
         self._loaded.parts.use(mode)
         return self._loaded
-
-    def _change_loras(self, loaded: _Loaded, loras: tuple[Lora, ...]) -> None:
-        """Other LoRAs need the weights as they were: what was added and taken away again would leave its rounding."""
-        if loras != loaded.loras:
-            loaded.family.release_denoisers()
-            loaded.loras, loaded.lora_findings = loras, []
-
-    def _adapt(self, loaded: _Loaded, name: str, model: Any) -> Change:  # noqa: ANN401 - the class depends on the name
-        """How every component that is loaded gets to work as the family and the LoRAs want."""
-        loaded.family.adapt(name, model)
-        if not loaded.loras or name not in DENOISERS:
-            return nothing
-        fusion = fusion_of(model, loaded.loras, "low" if name == "transformer_2" else "high")
-        # It may have been loaded before.
-        loaded.lora_findings += [finding for finding in fusion.findings if finding not in loaded.lora_findings]
-        return lambda each, part: fusion.apply(each, part, loaded.parts.device)
-
-    def _state_key(self, inputs: Inputs, loaded: _Loaded, scheduler: Any) -> str:  # noqa: ANN401
-        """A hash of everything that the latents depend on: a saved state of anything else is not gone on with."""
-        parts, request = loaded.parts, inputs.request
-        facts = (
-            replace(request, images=(), last_image=None, subjects=(), checkpoint=None, aftercare=Aftercare()),
-            [hashlib.sha256(picture.tobytes()).hexdigest() for picture in inputs.pictures],
-            None if inputs.last is None else hashlib.sha256(inputs.last.tobytes()).hexdigest(),
-            [(name, parts.fingerprint(name), *parts.computes(name)) for name in self._diffusion.components],
-            [lora.sha256 for lora in loaded.loras],
-            sorted(loaded.family.facts(request).items()),
-            # What is taken unasked depends on these.
-            (sorted(installed_kernels()), request.compiled and parts.mode.placement),
-            (type(scheduler).__name__, sorted(_settings_of(scheduler).items()), scheduler.timesteps.tolist()),
-            # How many threads share a sum decides its last bit.
-            (loaded.runtime["device"], torch.get_num_threads(), torch.__version__, metadata.version("diffusers")),
-            sources_digest(),
-        )
-        return hashlib.sha256(repr(facts).encode()).hexdigest()
 
     def _start(
         self,
@@ -270,7 +192,7 @@ class DiffusionEngine:
     ) -> Saved:
         generator = torch.Generator("cpu").manual_seed(request.seed)
         fresh = first_state(scheduler, family.latents(request, generator), generator)
-        self._facts["inputs"]["noise"] = sha256_of(fresh.latents)
+        self._facts["inputs"]["noise"] = _sha256_of(fresh.latents)
         try:
             saved = keeper.read(device)
         except StateUnusable as error:
@@ -285,7 +207,7 @@ class DiffusionEngine:
 
     def _denoise(
         self,
-        loaded: _Loaded,
+        loaded: Loaded,
         conditioning: Any,  # noqa: ANN401 - only the family looks into it
         scheduler: Any,  # noqa: ANN401
         request: GenerationRequest,
@@ -361,41 +283,6 @@ class DiffusionEngine:
             yield chunk
         self._decode_seconds_per_value = seconds / values
 
-    # --- what the report gets -----------------------------------------------------------------------------------------
-
-    def _note_run(self, request: GenerationRequest, loaded: _Loaded, scheduler: Any) -> None:  # noqa: ANN401
-        parts = loaded.parts
-        is_local = parts.checkpoint.revision is None
-        self._facts |= {
-            "repo": None if is_local else self._diffusion.repo,
-            "revision": parts.checkpoint.revision,
-            "checkpoint": parts.checkpoint.folder.name if is_local else None,
-            "checkpoint_sha256": loaded.checkpoint_sha256,
-            "variant": parts.checkpoint.variant,
-            "device": loaded.runtime["device"],
-            "runtime": loaded.runtime,
-            "precision": "fp8" if parts.has_fp8 else loaded.precision,
-            "precisions": {name: parts.stored(name) for name in self._diffusion.components},
-            "mode": parts.mode.id,
-            "offload": offload_words(parts.mode),
-            "scheduler": {
-                "class": type(scheduler).__name__,
-                "config": _settings_of(scheduler),
-                "timesteps": [round(float(timestep), 3) for timestep in scheduler.timesteps],
-            },
-            "guidance": guidance_as_json(request.guidance),
-            "loras": [
-                {"file": lora.name, "sha256": lora.sha256, "weight": lora.ref.weight, "expert": lora.ref.expert}
-                for lora in loaded.loras
-            ],
-            **loaded.family.facts(request),
-        }
-
-
-def _settings_of(scheduler: Any) -> dict[str, Any]:  # noqa: ANN401
-    """The effective settings, without diffusers' own notes, whose order changes from process to process."""
-    return {name: value for name, value in scheduler.config.items() if not name.startswith("_")}
-
 
 def _changes_expert(family: Family[Any], scheduler: Any, step: int) -> bool:  # noqa: ANN401
     """Whether another expert works after `step` steps than before: its model has to come first."""
@@ -413,4 +300,10 @@ def _reading_ahead(family: Family[Any], scheduler: Any, step: int, seconds: Mapp
 def _hashes_of(conditioning: Any) -> dict[str, str]:  # noqa: ANN401 - each family has its own dataclass of tensors
     """The hash of every tensor that steers the run, as the denoiser gets it."""
     tensors = {each.name: getattr(conditioning, each.name) for each in fields(conditioning)}
-    return {name: sha256_of(tensor) for name, tensor in tensors.items() if tensor is not None}
+    return {name: _sha256_of(tensor) for name, tensor in tensors.items() if tensor is not None}
+
+
+def _sha256_of(tensor: Tensor) -> str:
+    """A hash of the tensor's values, in its own type and in the order of its dimensions."""
+    values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return hashlib.sha256(values.data).hexdigest()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +13,6 @@ import diffusers
 import torch
 import transformers
 from safetensors import safe_open
-from torch import Tensor
 
 from i2v_pipeline.engines import memory
 from i2v_pipeline.engines.gguf_weights import load_packed
@@ -25,13 +23,8 @@ from i2v_pipeline.gguf_files import NO_FP8, config_of, packed_weights, read_gguf
 from i2v_pipeline.hub import Checkpoint, gguf_of
 from i2v_pipeline.planning.modes import Mode
 from i2v_pipeline.specs import PackedWeights
-from i2v_pipeline.types import Device, Precision
+from i2v_pipeline.types import Precision
 
-DTYPES: Mapping[Precision, torch.dtype] = {
-    "fp32": torch.float32,
-    "fp16": torch.float16,
-    "bf16": torch.bfloat16,
-}
 FP8 = torch.float8_e4m3fn
 HALF = torch.bfloat16
 HOST = torch.device("cpu")
@@ -43,27 +36,6 @@ Change = Callable[[str, Any], None]
 """Does something to a component, or to a module of one, by its name."""
 Adapt = Callable[[str, Any], Change]
 """Changes how a component works whose weights may not be read yet, and says what is done to each module's weights."""
-
-
-def choose_device(wanted: Device | str) -> torch.device:
-    """CUDA where there is one, else the CPU. Raises `InputError` for CUDA on a machine without it."""
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise InputError(
-            "--device cuda: PyTorch sees no CUDA device here. Choose cpu or auto, or install a CUDA build of PyTorch.",
-            "--device cuda：PyTorch 未检测到 CUDA 设备。请选择 cpu 或 auto，或安装 CUDA 版 PyTorch。",
-        )
-    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def choose_precision(wanted: Precision | str, on_cuda: Precision, device: torch.device) -> Precision:
-    """What is computed in: `wanted`, or for `auto` the model's own on CUDA and fp32 on the CPU, where half is slower.
-
-    Weights in fp8 are widened to the model's own, on either device.
-    """
-    for name in DTYPES:
-        if wanted == name:
-            return name
-    return on_cuda if device.type == "cuda" or wanted == "fp8" else "fp32"
 
 
 class _Form(NamedTuple):
@@ -368,40 +340,6 @@ def _move(module: Any, device: torch.device) -> None:  # noqa: ANN401
     """Also from within a step of the loop, where weights that were moved would become inference tensors for good."""
     with torch.inference_mode(False):
         module.to(device)
-
-
-def runtime_facts(device: torch.device) -> dict[str, Any]:
-    """Where the arithmetic is done: what can change the last bit of a sum."""
-    facts: dict[str, Any] = {
-        "device": "cpu",
-        "threads": torch.get_num_threads(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-    }
-    if device.type == "cuda":
-        facts |= {
-            "device": torch.cuda.get_device_name(device),
-            "driver": _driver_version(),
-            "cuda": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version(),
-            "tf32": torch.backends.cuda.matmul.allow_tf32,
-        }
-    return facts
-
-
-def _driver_version() -> str | None:
-    """The NVIDIA driver's, asked from its own program: PyTorch does not tell it. None where the program is missing."""
-    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(query, capture_output=True, text=True, check=True, timeout=20).stdout
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.partition("\n")[0].strip() or None
-
-
-def sha256_of(tensor: Tensor) -> str:
-    """A hash of the tensor's values, in its own type and in the order of its dimensions."""
-    values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return hashlib.sha256(values.data).hexdigest()
 
 
 def load_tokenizer(folder: Path) -> Any:  # noqa: ANN401 - transformers chooses the class

@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from i2v_pipeline.planning.costs import cost_of, job_of
+from i2v_pipeline.planning.costs import cost_of
+from i2v_pipeline.planning.job import job_of
 from i2v_pipeline.planning.machine import Machine
 from i2v_pipeline.planning.modes import mode_called
 from i2v_pipeline.planning.tuning import tuning_of

@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass, replace
 
 from i2v_pipeline.planning.alternatives import Try, alternatives_to
-from i2v_pipeline.planning.costs import GIB, VIDEO_BYTES_PER_PIXEL, Cost, Job, bound_seconds, cost_of, job_of
+from i2v_pipeline.planning.costs import GIB, VIDEO_BYTES_PER_PIXEL, Cost, bound_seconds, cost_of
 from i2v_pipeline.planning.devices import Device
+from i2v_pipeline.planning.job import Job, job_of
 from i2v_pipeline.planning.learned import EMPTY, Book, History, kind_of
 from i2v_pipeline.planning.machine import Machine
 from i2v_pipeline.planning.modes import Mode, mode_called, modes_for

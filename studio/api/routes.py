@@ -25,7 +25,8 @@ from studio.api.body import CreateVideo, read_body, read_extension_body
 from studio.api.errors import ApiError, error_response, response_of
 from studio.api.wire import DeletedVideo, ErrorAnswer, Variant, Video, VideoPage, video_of
 from studio.continuing import request_of_sent_video
-from studio.jobs.store import POSTER_NAME, REPORT_NAME, VIDEO_NAME, Job
+from studio.jobs.erasing import erase
+from studio.jobs.types import POSTER_NAME, REPORT_NAME, VIDEO_NAME, Job
 from studio.orders import Extension, Order, Ordered, read_extension, read_order
 from studio.owners import owner_of
 from studio.page.services import Services
@@ -184,7 +185,7 @@ async def _remove(job_id: str, services: Services) -> None:
     """Out of every list at once; the files go as soon as a running job has stopped, however long its step takes."""
     await asyncio.to_thread(services.store.delete, job_id)
     deadline = time.monotonic() + STOP_WAIT_S
-    while not await asyncio.to_thread(services.store.erase, job_id) and time.monotonic() < deadline:
+    while not await asyncio.to_thread(erase, services.store, job_id) and time.monotonic() < deadline:
         await asyncio.sleep(LOOK_EVERY_S)
 
 

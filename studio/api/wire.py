@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from i2v_pipeline.aftercare.length import length_of
 from i2v_pipeline.types import StageName, Text
-from studio.jobs.store import Job
+from studio.jobs.types import Job
 
 Status = Literal["queued", "in_progress", "completed", "failed"]
 Variant = Literal["video", "thumbnail", "report"]

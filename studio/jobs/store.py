@@ -19,14 +19,8 @@ from studio.jobs import folders, leases
 from studio.jobs.database import Database, told
 from studio.jobs.rows import PROGRESS, REQUEST, jobs_of
 from studio.jobs.types import (
-    FIRST_FRAME_NAME,
     FOLDER_GONE,
     MAX_WAITING,
-    OVER,
-    POSTER_NAME,
-    PREVIEW_NAME,
-    REPORT_NAME,
-    VIDEO_NAME,
     Job,
     JobError,
     JobProgress,
@@ -36,19 +30,6 @@ from studio.jobs.types import (
     Wish,
 )
 
-__all__ = [
-    "FIRST_FRAME_NAME",
-    "OVER",
-    "POSTER_NAME",
-    "PREVIEW_NAME",
-    "REPORT_NAME",
-    "VIDEO_NAME",
-    "Job",
-    "JobProgress",
-    "JobState",
-    "JobStore",
-]
-
 _NOT_WAITING = Text(
     "This job is no longer waiting: only a waiting job can be moved or edited. Cancel it, or make a new one.",
     "该任务已不在排队：只有排队中的任务可以移动或编辑。请取消它，或新建一个任务。",
@@ -57,8 +38,6 @@ _NOT_POSSIBLE = Text(
     "The job's state has changed meanwhile, so this can no longer be done. Look at what it says now.",
     "任务状态已发生变化，无法再执行此操作。请查看其当前状态。",
 )
-ORPHAN_AFTER_S = 3600.0
-"""A folder without a row is one that a crash left while a job was being submitted, once it is as old as this."""
 
 
 class JobStore:
@@ -74,7 +53,7 @@ class JobStore:
 
     @property
     def database(self) -> Database:
-        """For what stands in the same file beside the jobs."""
+        """For whatever else works on the same file."""
         return self._database
 
     # --- what people do with jobs -------------------------------------------------------------------------------------
@@ -276,42 +255,6 @@ class JobStore:
         """Undoes `delete`: a job that was waiting waits again at its place."""
         return self._change(job_id, "deleted = NULL")
 
-    def erase(self, job_id: str) -> bool:
-        """Removes a deleted job for good, with its folder; False for one that still runs or is not deleted."""
-        with told(), self._database.write() as db:
-            gone = db.execute(
-                "DELETE FROM jobs WHERE id = ? AND deleted IS NOT NULL AND state != 'running'", (job_id,)
-            ).rowcount
-            if gone:
-                folder = self.jobs_folder / job_id
-                shutil.rmtree(folder, ignore_errors=not folder.exists())
-        return bool(gone)
-
-    def purge(self, deleted_before: float) -> int:
-        """Removes for good the jobs that were deleted before that time, and folders that belong to no job.
-
-        Returns how many bytes that freed.
-        """
-        with self._database.read() as db:
-            rows = db.execute(
-                "SELECT id FROM jobs WHERE deleted < ? AND state != 'running'", (deleted_before,)
-            ).fetchall()
-            known = {row["id"] for row in db.execute("SELECT id FROM jobs")}
-        gone = [row["id"] for row in rows]
-        for folder in self.jobs_folder.iterdir():
-            if folder.is_dir() and folder.name not in known and folder.stat().st_mtime < time.time() - ORPHAN_AFTER_S:
-                gone.append(folder.name)
-        freed = 0
-        for job_id in gone:
-            folder = self.jobs_folder / job_id
-            freed += folders.bytes_of(folder)
-            if folder.exists():
-                with told():
-                    shutil.rmtree(folder)
-            with self._database.write() as db:
-                db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
-        return freed
-
     # --- what workers and supervisors do ------------------------------------------------------------------------------
 
     def claim(self, worker: int) -> Job | None:
@@ -328,10 +271,6 @@ class JobStore:
         """The leases on all running jobs."""
         with self._database.read() as db:
             return leases.held(db)
-
-    def running_jobs(self) -> dict[str, int]:
-        """Process numbers of the workers by the id of the job each is running."""
-        return {lease.job_id: lease.worker for lease in self.leases()}
 
     def renew(self, lease: Lease) -> bool:
         """A sign of life of the worker that holds `lease`; False when the job is no longer its own."""

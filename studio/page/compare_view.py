@@ -16,10 +16,11 @@ from typing import Any
 
 from i2v_pipeline.presets import load_presets
 from i2v_pipeline.types import GenerationRequest, Text
-from studio.compare import WORDS, Total
+from studio.axes import WORDS
+from studio.compare import Total
 from studio.comparison_files import CellResult, Grid, describe_shape, grid_shape
 from studio.jobs.comparisons import Axis, AxisField, Comparison, Sketch
-from studio.jobs.store import POSTER_NAME, VIDEO_NAME, Job
+from studio.jobs.types import POSTER_NAME, VIDEO_NAME, Job
 from studio.measures import METRICS, Measures, best_of, measures_of
 from studio.page.plan import numbers_of
 from studio.page.quality import warning_html

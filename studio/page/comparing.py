@@ -14,8 +14,8 @@ import gradio as gr
 from i2v_pipeline.errors import InputError, StudioError
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import Text
+from studio.axes import FIELDS, propose_values, split_values
 from studio.compare import (
-    FIELDS,
     MAX_DRAFTS,
     Base,
     Sentence,
@@ -24,11 +24,9 @@ from studio.compare import (
     left_out,
     make_sketch,
     plan_total,
-    propose_values,
-    split_values,
 )
 from studio.jobs.comparisons import Axis, Comparison, Comparisons, Sketch
-from studio.jobs.store import Job
+from studio.jobs.types import Job
 from studio.page import compare_view
 from studio.page.desk import Data, Desk, OpenPage, Updates
 from studio.page.edge import at_edge

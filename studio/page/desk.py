@@ -17,7 +17,7 @@ from gradio.utils import get_upload_folder
 
 from i2v_pipeline.errors import InputError
 from i2v_pipeline.specs import EngineSpec
-from studio.jobs.store import Job
+from studio.jobs.types import Job
 from studio.library import CleanUp
 from studio.owners import owner_of
 from studio.page import draft

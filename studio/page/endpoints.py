@@ -23,7 +23,7 @@ from i2v_pipeline.images import open_picture
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import PresetName, Text
 from prompt_refiner import refine
-from studio.jobs.store import Job
+from studio.jobs.types import Job
 from studio.models import needs_of
 from studio.orders import Order, RefineMode, engine_of, make_order, read_order
 from studio.owners import owner_of

@@ -12,7 +12,9 @@ import gradio as gr
 from i2v_pipeline.aftercare.length import length_of
 from i2v_pipeline.errors import InputError
 from i2v_pipeline.types import Text
-from studio.jobs.store import POSTER_NAME, Job, JobStore
+from studio.jobs.erasing import erase
+from studio.jobs.store import JobStore
+from studio.jobs.types import POSTER_NAME, Job
 from studio.library import CleanUp, bytes_of, clean_up_by_age, clean_up_by_size
 from studio.page.desk import PAGE_OF_JOBS, Data, Desk, Look, OpenPage, Updates
 from studio.page.edge import at_edge
@@ -142,7 +144,7 @@ class HistoryHandlers:
         for job in page.clean_up.jobs:
             if job.id in there and not there[job.id].favourite:
                 self.store.delete(job.id)
-                self.store.erase(job.id)
+                erase(self.store, job.id)
 
     def _delete(self, jobs: Sequence[Job], request: gr.Request) -> Updates:
         running = [job for job in jobs if job.state == "running"]

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator
 
 import gradio as gr
 
-from studio.jobs.store import Job
+from studio.jobs.types import Job
 from studio.page import draft, history, longer, notes, queue, status
 from studio.page.comparing import CompareHandlers
 from studio.page.desk import Data, Desk, OpenPage, Updates

@@ -18,7 +18,7 @@ from i2v_pipeline.continuation import open_source, read_frame
 from i2v_pipeline.errors import InputError
 from i2v_pipeline.types import Text, U8Image
 from studio.continuing import Wish, request_to_continue
-from studio.jobs.store import Job
+from studio.jobs.types import Job
 from studio.page import notes
 from studio.page.desk import Data, Desk, Updates
 from studio.page.edge import at_edge

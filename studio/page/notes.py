@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from i2v_pipeline.types import Text
-from studio.jobs.store import Job
+from studio.jobs.types import Job
 from studio.page.text import both
 
 NEW_SEED = ("new_seed", Text("A new seed instead", "改用新种子"))

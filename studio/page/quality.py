@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from i2v_pipeline.types import Text
-from studio.jobs.store import Job
+from studio.jobs.types import Job
 from studio.page.text import both
 from studio.page.words import CAMERA, DEFECTS
 

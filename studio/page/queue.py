@@ -13,8 +13,7 @@ from i2v_pipeline.planning.compiling import may_compile, shape_of
 from i2v_pipeline.presets import find_engine
 from i2v_pipeline.types import Text
 from studio.compile_offer import compile_offer
-from studio.jobs.store import Job
-from studio.jobs.types import JobError
+from studio.jobs.types import Job, JobError
 from studio.page import draft, notes
 from studio.page.desk import Data, Desk, Updates
 from studio.page.edge import at_edge

@@ -19,7 +19,8 @@ from i2v_pipeline.inspection.subjects import SubjectFinder, subject_findings
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import Finding, Text
 from prompt_refiner import RefinerSettings
-from studio.jobs.store import Job, JobStore
+from studio.jobs.store import JobStore
+from studio.jobs.types import Job
 
 EXAMPLES_FOLDER = Path(__file__).resolve().parents[2] / "examples"
 THUMBNAIL_SIDE = 320

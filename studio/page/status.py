@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from i2v_pipeline.types import Text
-from studio.jobs.store import POSTER_NAME, REPORT_NAME, VIDEO_NAME, Job
+from studio.jobs.types import POSTER_NAME, REPORT_NAME, VIDEO_NAME, Job
 from studio.page.chain import chain_html
 from studio.page.plan import numbers_of
 from studio.page.quality import WARNING, is_broken, quality_html, warning_html

@@ -15,7 +15,7 @@ from gradio.i18n import I18nData
 
 from i2v_pipeline.specs import EngineSpec
 from i2v_pipeline.types import Text
-from studio.compare import WORDS as AXES
+from studio.axes import WORDS as AXES
 from studio.plans import duration as duration
 
 KEY_PREFIX = "i2v_"
