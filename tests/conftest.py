@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,12 @@ PARTING_WORDS = (
 )  # fmt: skip
 
 expect.set_options(timeout=PATIENCE_MS)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """What thousands of collected tests consist of never is garbage, and engines look for garbage as they close."""
+    gc.freeze()
 
 
 @pytest.hookimpl(trylast=True)
