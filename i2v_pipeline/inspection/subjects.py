@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from i2v_pipeline.engines.camera.subject import Subject
 
 MIN_SUBJECT_SHARE = 0.03
-MIN_SECOND_SHARE, MIN_SECOND_OF_FIRST = 0.015, 0.3
+SURENESS = (0.35, 0.5, 0.85)
+"""Where the mask is cut: what hangs together at one of these may be apart at another, and a second subject that the
+network is less sure of shows at the lowest alone."""
+MIN_SECOND_SHARE, MIN_SECOND_OF_FIRST = 0.01, 0.3
 NECK_SHARE, MIN_SECOND_CORE = 0.5, 0.6
 """Subjects that touch hang together by a neck: without what is nearer to the outline than this share of the deepest
 place, they fall apart into cores of which the second has at least that share of the first's area. A single thing's
@@ -85,7 +88,7 @@ def _subject_findings(found: Found) -> Iterator[Finding]:
                 severity="info",
             )
         return
-    several = _count(subject.mask)
+    several = _count(subject.mask, has_face=people > 0)
     if several > 1:
         yield _finding(
             "multiple_subjects",
@@ -119,17 +122,26 @@ def _people(faces: Sequence[Face]) -> int:
     return sum(face.height >= max(MIN_FACE, MIN_FACE_OF_TALLEST * tallest) for face in faces)
 
 
-def _count(mask: npt.NDArray[np.float32]) -> int:
-    """How many subjects there are: parts that do not hang together, or the cores of one part that does by a neck."""
+def _count(mask: npt.NDArray[np.float32], *, has_face: bool) -> int:
+    """How many subjects there are: parts that do not hang together, or the cores of one part that does by a neck.
+
+    With a face in the picture the neck is one's own, between head and shoulders.
+    """
+    apart = max(_parts(mask > level) for level in SURENESS)
+    if apart > 1 or has_face:
+        return apart
     count, labels, boxes, _ = cv2.connectedComponentsWithStats((mask > 0.5).astype(np.uint8))
     areas = boxes[1:count, cv2.CC_STAT_AREA]
-    apart = int((areas >= max(MIN_SECOND_SHARE * mask.size, MIN_SECOND_OF_FIRST * areas.max())).sum())
-    if apart > 1:
-        return apart
     depth = cv2.distanceTransform((labels == 1 + int(np.argmax(areas))).astype(np.uint8), cv2.DIST_L2, 3)
     count, _, boxes, _ = cv2.connectedComponentsWithStats((depth > NECK_SHARE * depth.max()).astype(np.uint8))
     cores = boxes[1:count, cv2.CC_STAT_AREA]
     return int((cores >= MIN_SECOND_CORE * cores.max()).sum())
+
+
+def _parts(inside: npt.NDArray[np.bool_]) -> int:
+    count, _, boxes, _ = cv2.connectedComponentsWithStats(inside.astype(np.uint8))
+    areas = boxes[1:count, cv2.CC_STAT_AREA]
+    return int((areas >= max(MIN_SECOND_SHARE * inside.size, MIN_SECOND_OF_FIRST * areas.max(initial=0))).sum())
 
 
 def _finding(code: str, en: str, zh: str, *, remedy: Text | None = None, severity: Severity = "warn") -> Finding:
