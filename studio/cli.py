@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import secrets
 import sys
 import time
@@ -57,9 +58,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         arguments.run(arguments)
+        sys.stdout.flush()
     except (StudioError, KeyboardInterrupt) as error:
         told = Cancelled() if isinstance(error, KeyboardInterrupt) else error
         return _tell(told.text, told.exit_code, as_json=getattr(arguments, "json", False))
+    except BrokenPipeError:
+        # Whoever reads the results has enough of them, as `head` does; the rest goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception:
         log.exception("%s failed unexpectedly", arguments.command)
         return _tell(OUR_FAULT, 1, as_json=getattr(arguments, "json", False))

@@ -161,3 +161,18 @@ def test_messages_follow_the_language_of_the_terminal(monkeypatch, capsys):
     monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
     assert main(["generate", str(CAT), "x", "--engine", "nope"]) == 2
     assert "没有名为" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_leaves_early_is_no_failure(unbuffered):
+    command = [sys.executable, str(ROOT / "app.py"), "models", "list"]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
