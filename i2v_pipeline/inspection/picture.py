@@ -29,12 +29,15 @@ STROKE_REACH_PX = (13, 41)
 """Letters are thin: their strokes are narrower than these, for small and for large type."""
 MIN_LETTER_PX, MAX_LETTER_SHARE = 9, 0.3
 MIN_STROKE_CONTRAST = 55
+INK_PERCENT = 75
 MIN_LINE = 6
 """Fewer letter-like shapes side by side are windows, leaves or railings as often as letters."""
 SAME_INK = 3.0
 """Letters of a printed line share one colour; the nearest line-like thing in a photograph, a row of roof tiles, varies
 by 4 to 6 levels."""
+LINE_LEVELS = 16
 MIN_ROW, ROW_INK, ROW_LEVELS = 7, 1.5, 4.0
+MAX_STROKE_OCTAVES = 1
 ROW_HEIGHT, ROW_LENGTH, LOWEST_PART = 1.35, 3.0, 0.3
 """Parts of hanzi share neither base nor height, so their ink has to be of one colour almost to the level. The row is
 at most this much taller than its tallest part, this much longer than tall, and no part is lower than that share."""
@@ -155,40 +158,47 @@ def _letters(plane: Grey, reach_px: int) -> list[Letter]:
     raised = cv2.morphologyEx(plane, cv2.MORPH_TOPHAT, np.ones((reach_px, reach_px), np.uint8))
     around = cv2.dilate(raised, np.ones((reach_px // 2 | 1, reach_px // 2 | 1), np.uint8))
     inked = ((raised > MIN_STROKE_CONTRAST) & (raised > 0.5 * around)).astype(np.uint8)
-    count, labels, boxes, _ = cv2.connectedComponentsWithStats(inked, connectivity=8)
-    widths, heights, areas = boxes[:, 2], boxes[:, 3], boxes[:, 4]
+    _, labels, boxes, _ = cv2.connectedComponentsWithStats(inked, connectivity=8)
+    lefts, tops, widths, heights, areas = boxes.T
     like_letters = (heights >= MIN_LETTER_PX) & (heights <= MAX_LETTER_SHARE * plane.shape[0])
     like_letters &= (widths >= 2) & (widths <= 2.5 * heights) & (areas >= 0.15 * widths * heights)
-    chosen = [label for label in range(1, count) if like_letters[label]]
-    if len(chosen) > MOST_SHAPES:
+    chosen = 1 + np.flatnonzero(like_letters[1:])
+    if not 0 < len(chosen) <= MOST_SHAPES:
         return []
     depth = cv2.distanceTransform(inked, cv2.DIST_L2, 3)
-    letters = []
-    for label in chosen:
-        left, top, width, height = (int(value) for value in boxes[label, :4])
-        part = np.s_[top : top + height, left : left + width]
-        inside = labels[part] == label
-        letters.append(
-            Letter(
-                left=left,
-                top=top,
-                width=width,
-                height=height,
-                stroke_px=2 * float(depth[part][inside].max()),
-                level=float(np.percentile(plane[part][inside], 75)),
-            )
+    # The pixels of all shapes, those of one after those of another, in each by level: a texture has thousands.
+    places = np.flatnonzero(inked)
+    of, levels = labels.ravel()[places], plane.ravel()[places]
+    order = np.lexsort((levels, of))
+    levels, starts = levels[order].astype(np.float32), np.concatenate(([0], np.cumsum(areas[1:-1])))
+    strokes = 2 * np.maximum.reduceat(depth.ravel()[places][order], starts)
+    ranks = starts + INK_PERCENT / 100 * (areas[1:] - 1)
+    below = ranks.astype(int)
+    inks = levels[below] + (ranks - below) * (levels[np.ceil(ranks).astype(int)] - levels[below])
+    letters = [
+        Letter(
+            left=int(lefts[label]),
+            top=int(tops[label]),
+            width=int(widths[label]),
+            height=int(heights[label]),
+            stroke_px=float(strokes[label - 1]),
+            level=float(inks[label - 1]),
         )
+        for label in chosen
+    ]
     return sorted(letters, key=lambda letter: letter.left)
 
 
 def _lines(letters: list[Letter]) -> list[list[Letter]]:
     """Puts letters that may follow one another into lines of at least `MIN_LINE`."""
     lines, used = [], set()
+    levels = np.array([letter.level for letter in letters])
     for place, first in enumerate(letters):
         if place in used:
             continue
         line, places = [first], [place]
-        for later in range(place + 1, len(letters)):
+        alike = np.abs(levels[place + 1 :] - first.level) < LINE_LEVELS
+        for later in (place + 1 + np.flatnonzero(alike)).tolist():
             letter, last = letters[later], line[-1]
             if letter.left > last.left + last.width + max(last.height, letter.height):
                 break
@@ -208,26 +218,29 @@ def _follows(letter: Letter, last: Letter, first: Letter) -> bool:
         and abs(letter.bottom - last.bottom) < 0.1 * tallest + 1
         and min(letter.height, last.height) > 0.5 * tallest
         and 0.6 < letter.stroke_px / last.stroke_px < 1.67
-        and abs(letter.level - first.level) < 16
     )
 
 
 def _rows(letters: list[Letter]) -> list[list[Letter]]:
     """Puts shapes of one ink whose heights overlap into rows of at least `MIN_ROW`."""
     rows, used = [], set()
+    levels = np.array([letter.level for letter in letters])
+    strokes = np.array([letter.stroke_px for letter in letters])
     for place, first in enumerate(letters):
         if place in used:
             continue
         row, places = [first], [place]
+        alike = np.abs(levels[place + 1 :] - first.level) <= ROW_LEVELS
+        alike &= np.abs(np.log2(strokes[place + 1 :] / first.stroke_px)) < MAX_STROKE_OCTAVES
         top, bottom, right, tallest = first.top, first.bottom, first.left + first.width, first.height
-        for later in range(place + 1, len(letters)):
+        for later in (place + 1 + np.flatnonzero(alike)).tolist():
             letter = letters[later]
             if letter.left > right + max(bottom - top, letter.height):
                 break
             higher, lower = min(top, letter.top), max(bottom, letter.bottom)
             taller = max(tallest, letter.height)
             fits = lower - higher <= ROW_HEIGHT * taller and letter.height >= LOWEST_PART * taller
-            if later in used or not fits or not _is_same_ink(letter, first):
+            if later in used or not fits:
                 continue
             row.append(letter)
             places.append(later)
@@ -236,10 +249,6 @@ def _rows(letters: list[Letter]) -> list[list[Letter]]:
             used.update(places)
             rows.append(row)
     return rows
-
-
-def _is_same_ink(letter: Letter, first: Letter) -> bool:
-    return abs(letter.level - first.level) <= ROW_LEVELS and 0.5 < letter.stroke_px / first.stroke_px < 2
 
 
 def _grey(pixels: U8Image) -> Grey:
