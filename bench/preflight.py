@@ -82,6 +82,7 @@ HELD_OUT_SUBJECTS = (
 SENTENCES_PATH = ROOT / "bench" / "prompts.yaml"
 PICTURE_SIZE = (1280, 720)
 SCENE_SIZE = (960, 540)
+TINY_SHARE = 0.03
 PARTS = ("held_out", "seen", "held_out_sentences", "seen_sentences")
 SUBJECTS = ("flower", "coffee", "astronaut")
 NO_SUBJECT = ("mountains", "stream", "sunset")
@@ -277,11 +278,15 @@ def scenes(network: SubjectNetwork, photos: Sequence[tuple[str, U8Image]]) -> It
             ("two", in_room(size, [0.25, 0.75], 0.55, 0.46), "multiple_subjects"),
             ("two that touch", side_by_side(size, 0.45), "multiple_subjects"),
             ("three", in_room(size, [0.18, 0.5, 0.82], 0.4, 0.3), "multiple_subjects"),
-            ("small", in_room(size, [0.5], 0.19, 0.2), "tiny_subject"),
-            ("very small", in_room(size, [0.4], 0.1, 0.12), "tiny_subject"),
+            ("small", in_room(size, [0.5], 0.19, 0.2), None),
+            ("very small", in_room(size, [0.4], 0.1, 0.12), None),
             ("edge", in_room(size, [0.85], 0.5, 0.4), "subject_off_centre"),
         ):
-            yield f"{name}, {what}", scene(pixels, mask, places), frozenset({true} if true else ())
+            # A slender subject is a small one even where it is half as high as the scene.
+            codes = {true} if true else set[str]()
+            if len(places) == 1 and share_of(mask, size, places[0][2]) < TINY_SHARE:
+                codes.add("tiny_subject")
+            yield f"{name}, {what}", scene(pixels, mask, places), frozenset(codes)
 
 
 def open_photo(name: str) -> U8Image:
@@ -293,6 +298,12 @@ def size_of(mask: np.ndarray, shape: tuple[int, ...]) -> float:
     """How wide the subject is in a scene, as a share of the scene's width, where it is as high as the scene."""
     rows, columns = np.nonzero(cv2.resize(mask, shape[1::-1]) > 0.5)
     return float(np.ptp(columns) / np.ptp(rows)) * SCENE_SIZE[1] / SCENE_SIZE[0]
+
+
+def share_of(mask: np.ndarray, size: float, height: float) -> float:
+    """How much of a scene the subject fills, where it is as high as this share of it."""
+    rows, columns = np.nonzero(mask > 0.5)
+    return len(rows) / (np.ptp(rows) * np.ptp(columns)) * size * height**2
 
 
 def in_room(size: float, middles: Sequence[float], height: float, room: float) -> list[Place]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import threading
@@ -123,6 +124,7 @@ def legal_frames(grid: Grid) -> range:
     return range(-(-(grid.min_frames - 1) // step) * step + 1, grid.max_frames + 1, step)
 
 
+@functools.lru_cache(maxsize=512)
 def fit_size(spec_grid: Grid, budget: tuple[int, int], source_width: int, source_height: int) -> Proposed:
     """The size on the grid that keeps the picture's aspect and the budget's number of pixels best.
 
