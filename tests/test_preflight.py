@@ -183,6 +183,32 @@ def test_people_of_one_shape_are_told_apart_by_their_faces_and_those_far_behind_
         assert "2 张人脸" in found[0].message.zh
 
 
+@pytest.mark.parametrize("between", [0.3, 0.4, 0.7])
+def test_what_is_apart_at_one_level_of_sureness_alone_is_several(between):
+    """Two that the network is sure of, with as much between them."""
+    mask = np.zeros((320, 320), np.float32)
+    mask[100:220, 40:280] = between
+    mask[100:220, 40:130] = mask[100:220, 190:280] = 1
+    assert codes(subject_findings(Found(subject=judge_mask(mask)))) == {"multiple_subjects"}
+
+
+def test_a_second_subject_of_which_the_network_is_less_sure_is_one():
+    mask = np.zeros((320, 320), np.float32)
+    mask[60:260, 40:140] = 1
+    assert codes(subject_findings(Found(subject=judge_mask(mask)))) <= {"subject_off_centre"}
+    mask[60:260, 200:260] = 0.4
+    assert codes(subject_findings(Found(subject=judge_mask(mask)))) == {"multiple_subjects"}
+
+
+def test_the_neck_of_a_person_does_not_make_two_of_one():
+    mask = np.zeros((320, 320), np.float32)
+    cv2.circle(mask, (160, 100), 60, 1.0, -1)
+    cv2.circle(mask, (160, 220), 66, 1.0, -1)
+    face = Face(left=0.4, top=0.15, width=0.2, height=0.3, score=0.9)
+    assert codes(subject_findings(Found(subject=judge_mask(mask)))) == {"multiple_subjects"}
+    assert subject_findings(Found(subject=judge_mask(mask), faces=(face,))) == ()
+
+
 def test_where_there_is_a_face_nobody_says_that_there_is_no_subject():
     nothing = judge_mask(np.zeros((320, 320), np.float32))
     face = Face(left=0.4, top=0.2, width=0.1, height=0.15, score=0.8)

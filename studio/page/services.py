@@ -102,7 +102,7 @@ def picture_facts(path: Path) -> PictureFacts:
 
 @functools.lru_cache(maxsize=256)
 def subject_facts(path: Path) -> tuple[Finding, ...]:
-    """What is to say of the picture's subjects; remembered, since it takes half a second. Raises `PictureError`."""
+    """What is to say of the picture's subjects; remembered, since that takes a second or so. Raises `PictureError`."""
     return subject_findings(SubjectFinder().find(open_picture(path).pixels))
 
 
